@@ -1,0 +1,19 @@
+"""Shared fixtures of the test suite."""
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser):
+    parser.addoption('--golden', type=Path, metavar='DIR',
+                     default=Path(__file__).parent / 'parity' / 'golden',
+                     help='directory of the golden arrays of the official implementation')
+
+
+@pytest.fixture(scope='session')
+def golden(request):
+    """The directory of the golden arrays, checked to exist."""
+    directory = request.config.getoption('golden')
+    if not (directory / 'manifest.json').is_file():
+        raise pytest.UsageError(f'--golden {directory}: there is no manifest.json in it')
+    return directory
