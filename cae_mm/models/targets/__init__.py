@@ -1,0 +1,3 @@
+from cae_mm.models.targets.pixels import PixelTarget
+
+__all__ = ['PixelTarget']

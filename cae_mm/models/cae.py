@@ -1,0 +1,173 @@
+"""The Context Autoencoder: from visible patches, predict masked latents and decode them."""
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from mmpretrain.models.selfsup.base import BaseSelfSupervisor
+from mmpretrain.registry import MODELS
+from torch import Tensor
+
+
+@dataclass
+class CAEOutput:
+    """What one masked forward pass computes; shapes as in ``ContextAutoencoder``."""
+    latent: Tensor  # (B, 1 + V, C) encoder output of the visible patches, class token first
+    predicted: Tensor  # (B, M, D) regressed latents of the masked patches
+    target: Tensor  # (B, M, D) the encoder's own latents of the masked patches, no gradient
+    logits: Tensor  # (B, M, K) decoded: scores of codes, or pixels
+    ids: Tensor  # (B, M) true codes, or (B, M, K) true pixels
+    loss_reconstruct: Tensor  # scalar
+    loss_align: Tensor  # scalar, weighted
+
+
+def split_mask(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices of the visible and of the masked patches, ascending.
+
+    Args:
+        mask (Tensor): (B, N) bool, True = masked, the same number M in each row.
+
+    Returns:
+        tuple[Tensor, Tensor]: (B, N - M) and (B, M) int64.
+
+    Raises:
+        ValueError: when rows differ in their number of masked patches, or it is not in 1..N-1.
+    """
+    counts = mask.sum(1)
+    num_masked, num_patches = int(counts[0]), mask.shape[1]
+    if not 0 < num_masked < num_patches or not bool((counts == num_masked).all()):
+        raise ValueError(f'masks with {sorted(set(counts.tolist()))} of {num_patches} patches masked: '
+                         f'every image of a batch needs the same number, in 1..{num_patches - 1}')
+    order = mask.to(torch.uint8).argsort(dim=1, stable=True)
+    return order[:, :-num_masked], order[:, -num_masked:]
+
+
+@MODELS.register_module()
+class ContextAutoencoder(BaseSelfSupervisor):
+    """Context autoencoder for self-supervised representation learning (arXiv 2202.03026).
+
+    B images, N patches, M masked and V visible in each; widths C (encoder) and D (decoder); K
+    outputs per patch.
+
+    Args:
+        backbone (dict): the encoder, ``CAEViT``.
+        neck (dict): ``LatentContextualRegressor``.
+        head (dict): ``CAEDecoder``.
+        target_generator (dict): what is decoded: ``DALLETokenizer``, ``DiscreteVAE``, ``PixelTarget``.
+        align_weight (float): weight of the alignment loss.
+        data_preprocessor (dict): ``CAEDataPreprocessor``.
+        init_cfg (dict, optional): initialisation of the whole model.
+
+    Raises:
+        ValueError: when the parts do not fit together.
+    """
+
+    def __init__(self, backbone, neck, head, target_generator, align_weight=2.,
+                 data_preprocessor=None, init_cfg=None):
+        super().__init__(
+            backbone, neck, head, target_generator, init_cfg=init_cfg,
+            data_preprocessor=data_preprocessor or dict(type='CAEDataPreprocessor'))
+        self.align_weight = align_weight
+        self._check()
+        self.target_generator.requires_grad_(False)
+        # The tokenizer is an input of the training, not a result: checkpoints do not carry it.
+        self.register_state_dict_post_hook(_drop_tokenizer)
+        self.register_load_state_dict_post_hook(_ignore_tokenizer)
+
+    def _check(self):
+        for what, left, right in (
+                ('the encoder has {} channels, the neck expects in_dims={}',
+                 self.backbone.embed_dims, self.neck.in_dims),
+                ('the neck has {} channels, the head {}', self.neck.embed_dims, self.head.embed_dims),
+                ('the target generator has {} outputs per patch, the head num_outputs={}',
+                 self.target_generator.num_outputs, self.head.num_outputs),
+                ('the encoder has {} positions, the neck {}: set its grid_size to the patch grid',
+                 self.backbone.pos_embed.shape[1], self.neck.pos_embed.shape[1]),
+                ('the encoder has {} positions, the head {}: set its grid_size to the patch grid',
+                 self.backbone.pos_embed.shape[1], self.head.pos_embed.shape[1])):
+            if left != right:
+                raise ValueError(what.format(left, right) + ': make them equal')
+
+    def predict_masked(self, images: Tensor, visible: Tensor, masked: Tensor) -> tuple[Tensor, ...]:
+        """The method itself, a pure function of static shapes.
+
+        Args:
+            images (Tensor): (B, 3, H, W), normalised.
+            visible (Tensor): (B, V) int64.
+            masked (Tensor): (B, M) int64.
+
+        Returns:
+            tuple[Tensor, ...]: latent (B, 1 + V, C), predicted and target (B, M, D), logits (B, M, K).
+        """
+        latent = self.backbone.encode(images, visible)
+        predicted = self.neck(latent[:, 1:], visible, masked)
+        logits = self.head(predicted, masked)
+        # The alignment branch is the encoder as it is now, so no second copy of it exists. It comes
+        # after the pass with gradients: autocast would reuse weights that it cast without any.
+        with torch.no_grad():
+            target = self.neck.project(self.backbone.encode(images, masked)[:, 1:])
+        return latent, predicted, target, logits
+
+    def forward_masked(self, images: Tensor, mask: Tensor,
+                       target_images: Tensor | None = None) -> CAEOutput:
+        """One masked pass with its losses.
+
+        Args:
+            images (Tensor): (B, 3, H, W), normalised.
+            mask (Tensor): (B, N) bool, True = masked; on the CPU it costs no synchronisation.
+            target_images (Tensor): (B, 3, h, w) in [0, 1], the same crop for the target generator.
+
+        Returns:
+            CAEOutput: latents, prediction, targets and losses.
+
+        Raises:
+            ValueError: for masks that do not fit, or a target grid that is not the patch grid.
+        """
+        visible, masked = (i.to(images.device, non_blocking=True) for i in split_mask(mask))
+        self._check_grids(images, mask, target_images)
+        ids = self.target_generator.get_targets(target_images, masked)
+        latent, predicted, target, logits = self.predict_masked(images, visible, masked)
+        align = self.align_weight * F.mse_loss(predicted.float(), target.float())
+        return CAEOutput(latent, predicted, target, logits, ids, self.head.loss(logits, ids), align)
+
+    def _check_grids(self, images, mask, target_images):
+        patches = self.backbone.grid(*images.shape[-2:])
+        targets = self.target_generator.grid_size(*target_images.shape[-2:])
+        if patches != self.backbone.grid_size or mask.shape[1] != patches[0] * patches[1]:
+            raise ValueError(f'images of {patches[0]}x{patches[1]} patches and masks of {mask.shape[1]}, '
+                             f'the encoder was built for {self.backbone.grid_size}: make img_size, the '
+                             'crop and the mask grid agree')
+        if tuple(targets) != patches:
+            raise ValueError(f'the target generator makes {targets[0]}x{targets[1]} targets of a '
+                             f'{target_images.shape[-2]}x{target_images.shape[-1]} view, the image has '
+                             f'{patches[0]}x{patches[1]} patches: change the size of the second view')
+
+    def loss(self, inputs: dict[str, Tensor], data_samples=None) -> dict[str, Tensor]:
+        """Losses of a batch, and the share of masked tokens decoded right, in percent.
+
+        Args:
+            inputs (dict[str, Tensor]): images, mask, target_images, as for ``forward_masked``.
+            data_samples: not used; part of mmengine's interface.
+        """
+        out = self.forward_masked(**inputs)
+        losses = dict(loss_reconstruct=out.loss_reconstruct, loss_align=out.loss_align)
+        if not out.ids.is_floating_point():
+            losses['accuracy'] = 100 * (out.logits.argmax(-1) == out.ids).float().mean()
+        return losses
+
+    def extract_feat(self, inputs: Tensor | dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """Outputs of the backbone for whole images."""
+        return self.backbone(inputs['images'] if isinstance(inputs, dict) else inputs)
+
+    def compile_forward(self):
+        """Compile the method with torch.compile; losses and targets stay eager."""
+        self.predict_masked = torch.compile(self.predict_masked, dynamic=False)
+
+
+def _drop_tokenizer(module, state, prefix, local_metadata):
+    for name in [n for n in state if n.startswith(f'{prefix}target_generator.')]:
+        del state[name]
+
+
+def _ignore_tokenizer(module, incompatible):
+    incompatible.missing_keys[:] = [
+        name for name in incompatible.missing_keys if not name.startswith('target_generator.')]

@@ -1,0 +1,173 @@
+"""What the encoder, the regressor and the decoder are made of."""
+import torch
+import torch.nn.functional as F
+from mmpretrain.models.backbones.beit import RelativePositionBias
+from timm.layers import DropPath
+from torch import Tensor, nn
+
+LAYER_NORM_EPS = 1e-6
+
+
+def sincos_positions(embed_dims: int, height: int, width: int) -> Tensor:
+    """Fixed 2-D sine-cosine positions: half of the channels encode the row, half the column.
+
+    Args:
+        embed_dims (int): channels C, a multiple of 4.
+        height (int): rows of the patch grid.
+        width (int): columns of the patch grid.
+
+    Returns:
+        Tensor: (1, 1 + height * width, C) float32; the first row, of the class token, is zero.
+
+    Raises:
+        ValueError: when ``embed_dims`` is not a multiple of 4.
+    """
+    if embed_dims % 4:
+        raise ValueError(f'embed_dims={embed_dims} is not a multiple of 4: sine and cosine of row '
+                         f'and column need four equal parts; take {embed_dims // 4 * 4 + 4}')
+    frequencies = 10000 ** (-torch.arange(embed_dims // 4, dtype=torch.float32) / (embed_dims / 4))
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing='ij')
+    angles = [axis.reshape(-1, 1) * frequencies for axis in (rows, columns)]
+    table = torch.cat([f(a) for a in angles for f in (torch.sin, torch.cos)], dim=1)
+    return F.pad(table, (0, 0, 1, 0)).unsqueeze(0)
+
+
+def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
+    """Pick ``index`` (B, n) along dimension 1 of ``tokens`` (B or 1, N, C): (B, n, C)."""
+    tokens = tokens.expand(index.shape[0], -1, -1)
+    return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+
+
+def inner_dims(embed_dims: int, num_heads: int, attn_dims: int | None) -> int:
+    """Width of all heads together: ``embed_dims`` unless ``attn_dims`` says otherwise.
+
+    Raises:
+        ValueError: when it does not split into ``num_heads`` equal heads.
+    """
+    dims = embed_dims if attn_dims is None else attn_dims
+    if dims % num_heads:
+        raise ValueError(f'{dims} channels do not split into {num_heads} heads: choose a number of '
+                         f'heads that divides {dims}, or attn_dims={dims // num_heads * num_heads}')
+    return dims
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with biases on queries and values and none on keys.
+
+    Args:
+        embed_dims (int): channels C of the tokens.
+        num_heads (int): attention heads.
+        attn_dims (int, optional): width of all heads together, C by default.
+        window (tuple[int, int], optional): patch grid of a learned relative position bias.
+    """
+
+    def __init__(self, embed_dims, num_heads, attn_dims=None, window=None):
+        super().__init__()
+        dims = inner_dims(embed_dims, num_heads, attn_dims)
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(embed_dims, 3 * dims, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(dims))
+        self.v_bias = nn.Parameter(torch.zeros(dims))
+        self.proj = nn.Linear(dims, embed_dims)
+        self.rel_pos = RelativePositionBias(window, num_heads) if window else None
+        if window:  # The index follows from the window: checkpoints carry only the table.
+            self.rel_pos.register_buffer('relative_position_index',
+                                         self.rel_pos.relative_position_index, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, n, C) -> (B, n, C)."""
+        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        qkv = F.linear(x, self.qkv.weight, bias)
+        q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        mask = None if self.rel_pos is None else self.rel_pos().to(q.dtype)
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.proj(x.transpose(1, 2).flatten(2))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of queries to other tokens; keys have no bias.
+
+    Args:
+        embed_dims (int): channels C of all tokens.
+        num_heads (int): attention heads.
+        attn_dims (int, optional): width of all heads together, C by default.
+    """
+
+    def __init__(self, embed_dims, num_heads, attn_dims=None):
+        super().__init__()
+        dims = inner_dims(embed_dims, num_heads, attn_dims)
+        self.num_heads = num_heads
+        self.q = nn.Linear(embed_dims, dims)
+        self.k = nn.Linear(embed_dims, dims, bias=False)
+        self.v = nn.Linear(embed_dims, dims)
+        self.proj = nn.Linear(dims, embed_dims)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """(B, m, C), (B, n, C), (B, n, C) -> (B, m, C)."""
+        q, k, v = (layer(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+                   for layer, x in ((self.q, query), (self.k, key), (self.v, value)))
+        x = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(x.transpose(1, 2).flatten(2))
+
+
+class MLP(nn.Module):
+    """Two linear layers with an exact (erf) GELU between them."""
+
+    def __init__(self, embed_dims, hidden_dims):
+        super().__init__()
+        self.fc1 = nn.Linear(embed_dims, hidden_dims)
+        self.fc2 = nn.Linear(hidden_dims, embed_dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) -> (..., C)."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm transformer block with layer scale, as in BEiT.
+
+    Args:
+        embed_dims (int): channels C.
+        num_heads (int): attention heads.
+        mlp_ratio (float): hidden channels of the MLP / C.
+        drop_path_rate (float): probability of dropping a residual branch, per sample.
+        layer_scale_init_value (float): start value of the per-channel scale of each branch.
+        attn_dims (int, optional): width of all heads together, C by default.
+        window (tuple[int, int], optional): patch grid of a learned relative position bias.
+    """
+
+    def __init__(self, embed_dims, num_heads, mlp_ratio=4., drop_path_rate=0.,
+                 layer_scale_init_value=0.1, attn_dims=None, window=None):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(embed_dims, eps=LAYER_NORM_EPS)
+        self.attn = SelfAttention(embed_dims, num_heads, attn_dims, window)
+        self.norm2 = nn.LayerNorm(embed_dims, eps=LAYER_NORM_EPS)
+        self.mlp = MLP(embed_dims, int(embed_dims * mlp_ratio))
+        self.gamma_1 = nn.Parameter(torch.full((embed_dims,), float(layer_scale_init_value)))
+        self.gamma_2 = nn.Parameter(torch.full((embed_dims,), float(layer_scale_init_value)))
+        self.drop_path = DropPath(drop_path_rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, n, C) -> (B, n, C)."""
+        x = x + self.drop_path(self.gamma_1 * self.attn(self.norm1(x)))
+        return x + self.drop_path(self.gamma_2 * self.mlp(self.norm2(x)))
+
+
+def init_transformer(module: nn.Module) -> None:
+    """Initialise as the official runs: Xavier-uniform linear layers, everything else at rest.
+
+    Normal draws (convolution, class token, mask token) are truncated at one standard deviation.
+    The fused qkv matrix is one linear layer of shape (3C, C), which sets its Xavier bound.
+    """
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Conv2d):
+        init_token(module.weight)
+        nn.init.zeros_(module.bias)
+
+
+def init_token(parameter: Tensor) -> None:
+    """Truncated normal, std 0.02 cut at +-0.02 (so the effective deviation is 0.0108)."""
+    nn.init.trunc_normal_(parameter, std=0.02, a=-0.02, b=0.02)

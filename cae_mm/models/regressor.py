@@ -1,0 +1,107 @@
+"""The latent contextual regressor: from the latents of visible patches to those of masked ones."""
+import torch
+from mmengine.model import BaseModule
+from mmpretrain.registry import MODELS
+from timm.layers import DropPath, to_2tuple
+from torch import Tensor, nn
+
+from cae_mm.models.layers import (
+    LAYER_NORM_EPS,
+    MLP,
+    CrossAttention,
+    gather_tokens,
+    init_token,
+    init_transformer,
+    sincos_positions,
+)
+
+
+class RegressorBlock(nn.Module):
+    """Queries of the masked patches attend to visible latents and to each other.
+
+    Positions are added to queries and keys, not to values; the residual of the MLP starts from the
+    normalised tensor. Arguments are those of ``TransformerBlock``.
+    """
+
+    def __init__(self, embed_dims, num_heads, mlp_ratio=4., drop_path_rate=0.,
+                 layer_scale_init_value=0.1, attn_dims=None):
+        super().__init__()
+        self.norm1_q = nn.LayerNorm(embed_dims, eps=LAYER_NORM_EPS)
+        self.norm1_k = nn.LayerNorm(embed_dims, eps=LAYER_NORM_EPS)
+        self.norm1_v = nn.LayerNorm(embed_dims, eps=LAYER_NORM_EPS)
+        self.attn = CrossAttention(embed_dims, num_heads, attn_dims)
+        self.norm2 = nn.LayerNorm(embed_dims, eps=LAYER_NORM_EPS)
+        self.mlp = MLP(embed_dims, int(embed_dims * mlp_ratio))
+        self.gamma_1 = nn.Parameter(torch.full((embed_dims,), float(layer_scale_init_value)))
+        self.gamma_2 = nn.Parameter(torch.full((embed_dims,), float(layer_scale_init_value)))
+        self.drop_path = DropPath(drop_path_rate)
+
+    def forward(self, query: Tensor, visible: Tensor, pos_query: Tensor, pos: Tensor) -> Tensor:
+        """Refine the queries.
+
+        Args:
+            query (Tensor): (B, M, D), the masked patches so far.
+            visible (Tensor): (B, V, D), latents of the visible patches.
+            pos_query (Tensor): (B, M, D), positions of the masked patches.
+            pos (Tensor): (B, V + M, D), positions of visible, then masked patches.
+
+        Returns:
+            Tensor: (B, M, D).
+        """
+        context = torch.cat([visible, query], dim=1)
+        attended = self.attn(self.norm1_q(query + pos_query), self.norm1_k(context + pos),
+                             self.norm1_v(context))
+        query = self.norm2(query + self.drop_path(self.gamma_1 * attended))
+        return query + self.drop_path(self.gamma_2 * self.mlp(query))
+
+
+@MODELS.register_module()
+class LatentContextualRegressor(BaseModule):
+    """Predict the latents of the masked patches (CAE, section 3.2).
+
+    Args:
+        grid_size (int | tuple[int, int]): rows and columns of the patch grid.
+        embed_dims (int): width D of the regressor and the decoder.
+        in_dims (int, optional): width C of the encoder; where it differs from D, latents and
+            alignment targets pass through one projection and norm. D by default.
+        num_heads (int): attention heads.
+        depth (int): blocks.
+        mlp_ratio, drop_path_rate, layer_scale_init_value, attn_dims: see ``TransformerBlock``;
+            the drop path rate grows linearly from 0 over the blocks.
+    """
+
+    def __init__(self, grid_size, embed_dims=768, in_dims=None, num_heads=12, depth=4, mlp_ratio=4.,
+                 drop_path_rate=0., layer_scale_init_value=0.1, attn_dims=None, init_cfg=None):
+        super().__init__(init_cfg)
+        self.embed_dims, self.in_dims = embed_dims, in_dims or embed_dims
+        self.project = nn.Identity() if self.in_dims == embed_dims else nn.Sequential(
+            nn.Linear(self.in_dims, embed_dims), nn.LayerNorm(embed_dims, eps=LAYER_NORM_EPS))
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
+        self.register_buffer('pos_embed', sincos_positions(embed_dims, *to_2tuple(grid_size)))
+        self.blocks = nn.ModuleList(
+            RegressorBlock(embed_dims, num_heads, mlp_ratio, drop_path_rate * i / max(depth - 1, 1),
+                           layer_scale_init_value, attn_dims)
+            for i in range(depth))
+        self.norm = nn.LayerNorm(embed_dims, eps=LAYER_NORM_EPS)
+        self.apply(init_transformer)
+        init_token(self.mask_token)
+
+    def forward(self, latent: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
+        """Predict the masked latents.
+
+        Args:
+            latent (Tensor): (B, V, C), encoder outputs of the visible patches, no class token.
+            visible (Tensor): (B, V) int64 patch indices.
+            masked (Tensor): (B, M) int64 patch indices.
+
+        Returns:
+            Tensor: (B, M, D), after the final norm.
+        """
+        latent = self.project(latent)
+        pos_masked = gather_tokens(self.pos_embed[:, 1:], masked)
+        pos = torch.cat([gather_tokens(self.pos_embed[:, 1:], visible), pos_masked], dim=1)
+        # The first query carries no position of its own: the blocks add it.
+        query = self.mask_token.expand(*masked.shape, -1)
+        for block in self.blocks:
+            query = block(query, latent, pos_masked, pos)
+        return self.norm(query)

@@ -1,0 +1,254 @@
+"""The DALL-E discrete VAE: its networks, and its encoder as the tokenizer of CAE."""
+from collections import OrderedDict
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+
+from cae_mm.models.layers import gather_tokens
+from cae_mm.models.targets.weights import load_exactly
+
+WHERE = ('Get the encoder from https://cdn.openaipublic.com/dall-e/encoder.pkl (OpenAI) or '
+         'https://mmassets.onedl.ai/mmselfsup/1.x/target_generator_ckpt/dalle_encoder.pth (OpenMMLab) '
+         'and give its path or URL as checkpoint; or train your own tokenizer with '
+         'tools/train.py configs/tokenizer/dvae_imagenet.py and use DiscreteVAE. '
+         'allow_random=True accepts random weights, for tests and benchmarks only.')
+
+
+def map_pixels(images: Tensor) -> Tensor:
+    """Map [0, 1] to [0.1, 0.9], where the logit-Laplace likelihood is finite (DALL-E, appendix A.3)."""
+    return 0.8 * images + 0.1
+
+
+def unmap_pixels(mapped: Tensor) -> Tensor:
+    """Invert :func:`map_pixels`, clamped to [0, 1]."""
+    return ((mapped - 0.1) / 0.8).clamp(0, 1)
+
+
+class Conv(nn.Module):
+    """Convolution that keeps height and width (at stride 1), with DALL-E's parameter names w and b."""
+
+    def __init__(self, in_dims: int, out_dims: int, kernel: int, stride: int = 1):
+        super().__init__()
+        self.stride, self.padding = stride, (kernel - 1) // 2
+        weight = torch.randn(out_dims, in_dims, kernel, kernel) / (in_dims * kernel**2) ** 0.5
+        self.w = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
+        self.b = nn.Parameter(torch.zeros(out_dims))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.w, self.b, self.stride, self.padding)
+
+
+class Block(nn.Module):
+    """Bottleneck residual block; ``kernels`` are those of its four convolutions."""
+
+    def __init__(self, in_dims: int, out_dims: int, kernels: tuple[int, ...], gain: float):
+        super().__init__()
+        self.gain = gain
+        widths = (in_dims, *3 * [out_dims // 4], out_dims)
+        self.id_path = Conv(in_dims, out_dims, 1) if in_dims != out_dims else nn.Identity()
+        self.res_path = nn.Sequential(OrderedDict(
+            part for i, kernel in enumerate(kernels, 1) for part in (
+                (f'relu_{i}', nn.ReLU()), (f'conv_{i}', Conv(widths[i - 1], widths[i], kernel)))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.id_path(x) + self.gain * self.res_path(x)
+
+
+def make_groups(in_dims: int, widths: list[int], num_blocks: int, kernels: tuple[int, ...],
+                gain: float | None, resize: type[nn.Module], **resize_args) -> OrderedDict:
+    """Groups of residual blocks, one per width, with a change of resolution between them."""
+    gain = 1 / (len(widths) * num_blocks) ** 2 if gain is None else gain
+    groups = OrderedDict()
+    for i, width in enumerate(widths, 1):
+        parts = OrderedDict()
+        for j in range(1, num_blocks + 1):
+            parts[f'block_{j}'] = Block(in_dims, width, kernels, gain)
+            in_dims = width
+        if i < len(widths):
+            parts['resize'] = resize(**resize_args)
+        groups[f'group_{i}'] = nn.Sequential(parts)
+    return groups
+
+
+class DALLEEncoder(nn.Module):
+    """Image to code logits; the published weights load under their own names.
+
+    Args:
+        num_codes (int): codes K.
+        hidden_dims (int): width n of the first group; each next group is twice as wide.
+        num_groups (int): groups, with a halving of the resolution between two.
+        blocks_per_group (int): residual blocks per group.
+        stem_stride (int): stride of the first convolution; the total stride is
+            ``stem_stride * 2 ** (num_groups - 1)``. 1 in DALL-E.
+        gain (float, optional): factor of the residual paths, 1 / number of blocks squared by default.
+    """
+
+    def __init__(self, num_codes: int = 8192, hidden_dims: int = 256, num_groups: int = 4,
+                 blocks_per_group: int = 2, stem_stride: int = 1, gain: float | None = None):
+        super().__init__()
+        self.stride = stem_stride * 2 ** (num_groups - 1)
+        widths = [hidden_dims * 2**i for i in range(num_groups)]
+        self.blocks = nn.Sequential(OrderedDict(
+            input=Conv(3, hidden_dims, 7, stem_stride),
+            **make_groups(hidden_dims, widths, blocks_per_group, (3, 3, 3, 1), gain,
+                          nn.MaxPool2d, kernel_size=2),
+            output=nn.Sequential(OrderedDict(relu=nn.ReLU(), conv=Conv(widths[-1], num_codes, 1)))))
+
+    def grid_size(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of codes of an image of ``height`` x ``width`` pixels.
+
+        Raises:
+            ValueError: when a side is not a multiple of the stride.
+        """
+        if height % self.stride or width % self.stride:
+            raise ValueError(f'the tokenizer turns {self.stride} x {self.stride} pixels into a code, '
+                             f'and {height} x {width} is not a multiple of that: change the size of '
+                             'the tokenizer\'s image')
+        return height // self.stride, width // self.stride
+
+    def features(self, mapped: Tensor) -> Tensor:
+        """Everything before the last convolution: (B, 3, H, W) mapped pixels to (B, C, h, w)."""
+        self.grid_size(*mapped.shape[2:])
+        x = mapped.contiguous(memory_format=torch.channels_last)
+        return self.blocks.output.relu(self.blocks[:-1](x))
+
+    def forward(self, mapped: Tensor) -> Tensor:
+        """Mapped pixels (B, 3, H, W) to logits (B, K, h, w)."""
+        return self.blocks.output.conv(self.features(mapped))
+
+    @torch.no_grad()
+    def masked_ids(self, images: Tensor, masked: Tensor, dtype: torch.dtype) -> Tensor:
+        """Codes at the masked positions alone: the last convolution never sees the others.
+
+        Args:
+            images (Tensor): (B, 3, H, W) in [0, 1].
+            masked (Tensor): (B, M) int64 positions, row-major.
+            dtype (torch.dtype): of the features on a GPU; the logits are float32.
+
+        Returns:
+            Tensor: (B, M) int64.
+        """
+        device = images.device.type
+        with torch.autocast(device, dtype, enabled=device == 'cuda'):
+            features = self.features(map_pixels(images))
+        with torch.autocast(device, enabled=False):
+            tokens = gather_tokens(features.flatten(2).transpose(1, 2), masked).float()
+            last = self.blocks.output.conv
+            return F.linear(tokens, last.w.flatten(1).float(), last.b.float()).argmax(-1)
+
+
+class DALLEDecoder(nn.Module):
+    """Codes to image: the encoder mirrored, with nearest-neighbour upsampling.
+
+    Args:
+        num_codes (int): codes K.
+        hidden_dims (int): width n of the last group; each group before is twice as wide.
+        code_dims (int): width of a code's embedding.
+        num_groups (int): groups, with a doubling of the resolution between two.
+        blocks_per_group (int): residual blocks per group.
+        stem_stride (int): pixels per side that each last position paints.
+        out_channels (int): 3, or 6 for means and scales.
+        gain (float, optional): as in :class:`DALLEEncoder`.
+    """
+
+    def __init__(self, num_codes: int = 8192, hidden_dims: int = 256, code_dims: int = 128,
+                 num_groups: int = 4, blocks_per_group: int = 2, stem_stride: int = 1,
+                 out_channels: int = 6, gain: float | None = None):
+        super().__init__()
+        widths = [hidden_dims * 2**i for i in reversed(range(num_groups))]
+        self.blocks = nn.Sequential(OrderedDict(
+            input=Conv(num_codes, code_dims, 1),
+            **make_groups(code_dims, widths, blocks_per_group, (1, 3, 3, 3), gain,
+                          nn.Upsample, scale_factor=2, mode='nearest'),
+            output=nn.Sequential(OrderedDict(
+                relu=nn.ReLU(), conv=Conv(hidden_dims, out_channels * stem_stride**2, 1)))))
+        self.stem_stride = stem_stride
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Decode code probabilities (B, K, h, w), or ids (B, h, w), to (B, out_channels, H, W)."""
+        embed = self.blocks.input
+        if codes.dim() == 3:
+            x = F.embedding(codes, embed.w.flatten(1).T).permute(0, 3, 1, 2) + embed.b[:, None, None]
+        else:
+            x = embed(codes)
+        return F.pixel_shuffle(self.blocks[1:](x), self.stem_stride)
+
+
+@MODELS.register_module()
+class DALLETokenizer(BaseModule):
+    """The d-VAE encoder published with DALL-E, frozen, as the target generator of CAE.
+
+    Args:
+        checkpoint (str, optional): path or URL of the encoder: OpenAI's pickled module, which is read
+            without being executed, or a state dict as OpenMMLab distributes it.
+        sha256 (str, optional): digest the checkpoint must have.
+        decoder (str, optional): path or URL of the published decoder, needed for pictures only.
+        num_codes, hidden_dims, num_groups, blocks_per_group: see :class:`DALLEEncoder`.
+        dtype (str): precision of all layers but the last on GPUs. float16 is what the authors ran.
+        allow_random (bool): keep random weights, for tests and benchmarks; checkpoint is not read.
+        init_cfg (dict, optional): ``dict(type='Pretrained', checkpoint=...)`` in place of checkpoint.
+
+    Raises:
+        FileNotFoundError: without a checkpoint; the message says where to get one.
+        ValueError: when the checkpoint cannot be read safely or does not fit.
+
+    Source: CAE section 3.3; networks of "Zero-Shot Text-to-Image Generation", appendix A.1.
+    """
+
+    def __init__(self, checkpoint: str | None = None, sha256: str | None = None,
+                 decoder: str | None = None, num_codes: int = 8192, hidden_dims: int = 256,
+                 num_groups: int = 4, blocks_per_group: int = 2, dtype: str = 'float16',
+                 allow_random: bool = False, init_cfg: dict | None = None):
+        super().__init__()
+        checkpoint = checkpoint or (init_cfg or {}).get('checkpoint')
+        self.num_outputs, self.dtype = num_codes, getattr(torch, dtype)
+        sizes = dict(num_codes=num_codes, hidden_dims=hidden_dims, num_groups=num_groups,
+                     blocks_per_group=blocks_per_group)
+        self.encoder = DALLEEncoder(**sizes)
+        if not allow_random:
+            if checkpoint is None:
+                raise FileNotFoundError(f'DALLETokenizer has no checkpoint. {WHERE}')
+            try:
+                load_exactly(self.encoder, checkpoint, sha256)
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f'{error}. {WHERE}') from error
+        self.decoder = DALLEDecoder(**sizes) if decoder else None
+        if decoder:
+            load_exactly(self.decoder, decoder)
+        self.require_weights()
+
+    def require_weights(self) -> None:
+        """Freeze the weights, which the constructor has already insisted on."""
+        self.requires_grad_(False).eval()
+
+    def init_weights(self) -> None:
+        """Keep what the constructor loaded."""
+
+    def train(self, mode: bool = True):
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+    def grid_size(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of targets, see :meth:`DALLEEncoder.grid_size`."""
+        return self.encoder.grid_size(height, width)
+
+    def get_targets(self, target_images: Tensor, masked: Tensor) -> Tensor:
+        """Codes (B, M) at ``masked`` (B, M) of images (B, 3, h, w) in [0, 1]."""
+        return self.encoder.masked_ids(target_images, masked, self.dtype)
+
+    @torch.no_grad()
+    def reconstruct(self, predictions: Tensor, target_images: Tensor) -> Tensor:
+        """Paint the likeliest codes of ``predictions`` (B, N, K): (B, 3, h, w) in [0, 1].
+
+        Raises:
+            ValueError: when the tokenizer was built without its decoder.
+        """
+        if self.decoder is None:
+            raise ValueError('DALLETokenizer paints only with its decoder: give decoder=PATH or '
+                             'decoder="https://cdn.openaipublic.com/dall-e/decoder.pkl"')
+        grid = self.grid_size(*target_images.shape[2:])
+        ids = predictions.argmax(-1).unflatten(1, grid)
+        return unmap_pixels(self.decoder(ids)[:, :3].sigmoid())

@@ -1,0 +1,109 @@
+"""Tokenizer weights: fetched, checked, and read without running anything the file contains."""
+import hashlib
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+from mmengine.dist import barrier, get_local_rank
+from torch import Tensor, nn
+
+
+class Inert:
+    """Stands in for every class and function that a pickle names: keeps its state, does nothing."""
+
+    def __init__(self, *args, **kwargs):
+        self.state = {}
+
+    def __new__(cls, *args, **kwargs):
+        return super().__new__(cls)
+
+    def __setstate__(self, state):
+        self.state = state
+
+
+def fetch(checkpoint: str | Path, sha256: str | None = None) -> Path:
+    """Return the local file of a path or URL; a download is cached by torch.hub, complete or absent.
+
+    Args:
+        checkpoint (str | Path): a path, or an http(s) URL.
+        sha256 (str, optional): the whole hexadecimal digest the file must have.
+
+    Raises:
+        FileNotFoundError: when the path names no file.
+        ValueError: when the digest differs.
+    """
+    url = str(checkpoint)
+    if url.startswith(('http://', 'https://')):
+        path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(url).path).name)
+        if get_local_rank() == 0 and not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path))  # to a temporary name, then renamed
+        barrier()
+    else:
+        path = Path(checkpoint).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f'there is no tokenizer checkpoint at {path}')
+    if sha256 is not None:
+        with open(path, 'rb') as file:
+            found = hashlib.file_digest(file, 'sha256').hexdigest()
+        if found != sha256.lower():
+            raise ValueError(f'{path} has sha256 {found}, not {sha256}: delete it and download it '
+                             'again, or correct sha256 if this is the file you want')
+    return path
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a state dict, a runner's checkpoint or a pickled module, executing nothing.
+
+    torch's ``weights_only`` unpickler refuses what it does not know; here every name that it does not
+    know is answered with a class that only stores what it is given, so that the tensors remain.
+
+    Raises:
+        ValueError: when the file cannot be read in this way, with the way to convert it.
+    """
+    path = Path(path)
+    try:
+        try:
+            unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        except ValueError:  # the format before torch 1.6 cannot be listed: known names only
+            unknown = []
+        with torch.serialization.safe_globals([(Inert, name) for name in unknown]):
+            content = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f'{path} cannot be read without executing it, or is truncated: {error}. If you trust its '
+            'origin, convert it where the code it needs is installed: torch.save(torch.load(PATH, '
+            'weights_only=False).state_dict(), NEW_PATH)') from error
+    if isinstance(content, Inert):
+        return dict(module_tensors(content))
+    content = content.get('state_dict', content) if isinstance(content, dict) else content
+    if not isinstance(content, dict) or not all(map(torch.is_tensor, content.values())):
+        raise ValueError(f'{path} holds a {type(content).__name__}, not a state dict of tensors')
+    return dict(content)
+
+
+def module_tensors(module: Inert, prefix: str = ''):
+    """Yield the names and tensors of a pickled module, as its ``state_dict`` would name them."""
+    for kind in ('_parameters', '_buffers'):
+        for name, tensor in module.state.get(kind, {}).items():
+            if tensor is not None:
+                yield prefix + name, tensor.detach()
+    for name, child in module.state.get('_modules', {}).items():
+        if isinstance(child, Inert):
+            yield from module_tensors(child, f'{prefix}{name}.')
+
+
+def load_exactly(module: nn.Module, checkpoint: str | Path, sha256: str | None = None) -> None:
+    """Load every weight of ``module`` from a checkpoint that holds these and no others.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when the file is not readable, or names and shapes differ; the message lists them.
+    """
+    state = read_state_dict(fetch(checkpoint, sha256))
+    state = {k: v for k, v in state.items() if not k.startswith('data_preprocessor.')}
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f'{checkpoint} is of another architecture; give the settings it was trained '
+                         f'with. {error}') from error

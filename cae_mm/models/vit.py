@@ -1,0 +1,239 @@
+"""The encoder: a plain vision transformer, in pre-training and below every downstream head."""
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmpretrain.models.backbones.base_backbone import BaseBackbone
+from mmpretrain.registry import MODELS
+from timm.layers import to_2tuple
+from torch import Tensor, nn
+
+from cae_mm.checkpoint.loader import load_backbone
+from cae_mm.models.layers import (
+    LAYER_NORM_EPS,
+    TransformerBlock,
+    gather_tokens,
+    init_token,
+    init_transformer,
+    sincos_positions,
+)
+
+# name -> embed_dims, num_layers, num_heads. The official tiny and small have 12 heads; timm's 3 and 6.
+ARCHITECTURES = {
+    'tiny': (192, 12, 12),
+    'small': (384, 12, 12),
+    'base': (768, 12, 12),
+    'large': (1024, 24, 16),
+    'deit-tiny': (192, 12, 3),
+    'deit-small': (384, 12, 6),
+}
+OUT_TYPES = ('cls_token', 'featmap', 'avg_featmap', 'raw')
+
+
+def parse_arch(arch: str | dict) -> tuple[int, int, int]:
+    """Width, depth and heads of a named architecture, or of a dict that states them.
+
+    Raises:
+        ValueError: for an unknown name or a dict with other keys.
+    """
+    if isinstance(arch, str) and arch in ARCHITECTURES:
+        return ARCHITECTURES[arch]
+    keys = ('embed_dims', 'num_layers', 'num_heads')
+    if isinstance(arch, dict) and set(arch) == set(keys):
+        return tuple(arch[key] for key in keys)
+    raise ValueError(f'arch={arch!r} is neither one of {", ".join(ARCHITECTURES)} nor a dict of '
+                     f'{", ".join(keys)}')
+
+
+@MODELS.register_module()
+class CAEViT(BaseBackbone):
+    """Plain ViT with sine-cosine positions, layer scale and no key bias (CAE, section 3).
+
+    Args:
+        arch (str | dict): a name of ``ARCHITECTURES`` or a dict of embed_dims, num_layers, num_heads.
+        img_size (int | tuple[int, int]): height and width of the pre-training images, in pixels.
+        patch_size (int): side of a patch, in pixels.
+        in_channels (int): channels of the images.
+        mlp_ratio (float): hidden channels of the MLPs / embed_dims.
+        with_cls_token (bool): prepend a class token.
+        out_type (str): what ``forward`` gives per tap: 'cls_token' (B, C), 'featmap' (B, C, h, w),
+            'avg_featmap' (B, C) or 'raw' (B, 1 + N, C).
+        out_indices (int | Sequence[int]): blocks whose outputs ``forward`` gives; -1 is the last.
+        final_norm (bool): normalise the last block's output; for 'avg_featmap' after the mean
+            (the official fine-tuning), for the others before the output is taken.
+        use_rel_pos_bias (bool): add a learned relative position bias to each block, whose window
+            is the patch grid of ``img_size``.
+        drop_path_rate (float): stochastic depth of the last block; 0 in the first, linear between.
+        layer_scale_init_value (float): start value of the branches' scales.
+        frozen_stages (int): freeze the patch embedding and this many blocks; -1 freezes nothing.
+        init_cfg (dict, optional): ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``
+            must fill the whole encoder.
+
+    Raises:
+        ValueError: for sizes that do not fit together.
+    """
+
+    def __init__(self, arch='base', img_size=224, patch_size=16, in_channels=3, mlp_ratio=4.,
+                 with_cls_token=True, out_type='cls_token', out_indices=-1, final_norm=True,
+                 use_rel_pos_bias=False, drop_path_rate=0., layer_scale_init_value=0.1,
+                 frozen_stages=-1, init_cfg=None):
+        super().__init__(init_cfg)
+        self.embed_dims, self.num_layers, num_heads = parse_arch(arch)
+        self.patch_size = patch_size
+        self.grid_size = self.grid(*to_2tuple(img_size))
+        if out_type not in OUT_TYPES or (out_type == 'cls_token' and not with_cls_token):
+            raise ValueError(f'out_type={out_type!r} with with_cls_token={with_cls_token}: choose '
+                             f'one of {", ".join(OUT_TYPES)}; cls_token needs a class token')
+        self.out_type = out_type
+        indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
+        self.out_indices = [i % self.num_layers for i in indices if -1 <= i < self.num_layers]
+        if len(self.out_indices) != len(indices):
+            raise ValueError(f'out_indices={out_indices}: there are {self.num_layers} blocks, '
+                             f'0..{self.num_layers - 1}, and -1 for the last')
+        if not -1 <= frozen_stages <= self.num_layers:
+            raise ValueError(f'frozen_stages={frozen_stages} is not in -1..{self.num_layers}')
+        self.frozen_stages = frozen_stages
+
+        # A convolution in name and initialisation; `embed` applies it as a matrix to chosen patches.
+        self.patch_embed = nn.Conv2d(in_channels, self.embed_dims, patch_size, patch_size)
+        self.cls_token = (nn.Parameter(torch.zeros(1, 1, self.embed_dims))
+                          if with_cls_token else None)
+        self.register_buffer('pos_embed', sincos_positions(self.embed_dims, *self.grid_size))
+        self.blocks = nn.ModuleList(
+            TransformerBlock(self.embed_dims, num_heads, mlp_ratio,
+                             drop_path_rate * i / max(self.num_layers - 1, 1),
+                             layer_scale_init_value,
+                             window=self.grid_size if use_rel_pos_bias else None)
+            for i in range(self.num_layers))
+        self.norm = (nn.LayerNorm(self.embed_dims, eps=LAYER_NORM_EPS)
+                     if final_norm else nn.Identity())
+        self.apply(init_transformer)
+        if with_cls_token:
+            init_token(self.cls_token)
+        self._freeze()
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patches in an image of ``height`` x ``width`` pixels.
+
+        Raises:
+            ValueError: when a side is not a multiple of the patch size.
+        """
+        if height % self.patch_size or width % self.patch_size:
+            p = self.patch_size
+            raise ValueError(f'an image of {height}x{width} pixels has no whole number of patches of '
+                             f'{p}: resize or pad to {-(-height // p) * p}x{-(-width // p) * p}')
+        return height // self.patch_size, width // self.patch_size
+
+    def positions(self, grid: tuple[int, int]) -> Tensor:
+        """(1, 1 + h * w, C): the table of the checkpoint on its own grid, recomputed on others."""
+        if grid == self.grid_size:
+            return self.pos_embed
+        # Kept per grid: at one image size this is computed once.
+        if grid != getattr(self, '_other_grid', None):
+            self._other_grid = grid
+            self._other_positions = sincos_positions(self.embed_dims, *grid)
+        return self._other_positions.to(self.pos_embed)
+
+    def embed(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Embed patches, gathering them first, so that only those kept cost anything.
+
+        Args:
+            images (Tensor): (B, 3, H, W), normalised.
+            keep (Tensor, optional): (B, n) int64 patch indices, row-major; all N by default.
+
+        Returns:
+            Tensor: (B, 1 + n, C), class token first (absent without one), positions added.
+        """
+        p, (h, w) = self.patch_size, self.grid(*images.shape[-2:])
+        patches = images.unflatten(2, (h, p)).unflatten(4, (w, p))  # B, 3, h, p, w, p
+        patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        positions = self.positions((h, w))
+        patch_positions = positions[:, 1:]
+        if keep is not None:
+            patches = gather_tokens(patches, keep)
+            patch_positions = gather_tokens(patch_positions, keep)
+        x = F.linear(patches, self.patch_embed.weight.flatten(1), self.patch_embed.bias)
+        x = x + patch_positions
+        if self.cls_token is None:
+            return x
+        return torch.cat([(self.cls_token + positions[:, :1]).expand(len(x), -1, -1), x], dim=1)
+
+    def encode(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
+        """The encoder of pre-training: embed the kept patches, all blocks, the final norm.
+
+        Args:
+            images (Tensor): (B, 3, H, W), normalised.
+            keep (Tensor, optional): (B, n) int64 patch indices; all N by default.
+
+        Returns:
+            Tensor: (B, 1 + n, C), class token first.
+        """
+        x = self.embed(images, keep)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Outputs of the blocks ``out_indices`` for (B, 3, H, W), each in the form ``out_type``.
+
+        Raises:
+            ValueError: for a size that is not a multiple of the patch, or, with a relative position
+                bias, that is not the size the bias was built for.
+        """
+        grid = self.grid(*images.shape[-2:])
+        if self.blocks[0].attn.rel_pos is not None and grid != self.grid_size:
+            raise ValueError(f'the relative position bias is for {self.grid_size} patches, the image '
+                             f'has {grid}: build CAEViT with img_size={tuple(images.shape[-2:])}')
+        x, outputs = self.embed(images), []
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i in self.out_indices:
+                outputs.append(self._format(x, grid, last=i == self.num_layers - 1))
+        return tuple(outputs)
+
+    def _format(self, x: Tensor, grid: tuple[int, int], last: bool) -> Tensor:
+        norm = self.norm if last else nn.Identity()
+        first_patch = x.shape[1] - grid[0] * grid[1]
+        if self.out_type == 'avg_featmap':
+            return norm(x[:, first_patch:].mean(1))
+        x = norm(x)
+        if self.out_type == 'raw':
+            return x
+        if self.out_type == 'cls_token':
+            return x[:, 0]
+        return x[:, first_patch:].transpose(1, 2).unflatten(2, grid)
+
+    def init_weights(self):
+        """Load the checkpoint of ``init_cfg``, whole or not at all."""
+        if self.init_cfg is not None:
+            load_backbone(self, self.init_cfg['checkpoint'], self.init_cfg.get('prefix', ''))
+
+    def _freeze(self):
+        if self.frozen_stages < 0:
+            return
+        frozen = [self.patch_embed, *self.blocks[:self.frozen_stages]]
+        if self.frozen_stages == self.num_layers:
+            frozen.append(self.norm)
+        for module in frozen:
+            module.eval().requires_grad_(False)
+        if self.cls_token is not None:
+            self.cls_token.requires_grad_(False)
+
+    def train(self, mode: bool = True):
+        """Set the mode; frozen parts stay in evaluation mode."""
+        super().train(mode)
+        self._freeze()
+        return self
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Depth of a parameter for layer-wise learning rates, and the number of depths.
+
+        0 is the embedding, block i is i + 1, everything else the last, ``num_layers + 1``.
+        """
+        name, depths = param_name.removeprefix(prefix), self.num_layers + 2
+        if param_name.startswith(prefix):
+            if name == 'cls_token' or name.startswith('patch_embed'):
+                return 0, depths
+            if name.startswith('blocks.'):
+                return int(name.split('.')[1]) + 1, depths
+        return depths - 1, depths
