@@ -1,0 +1,12 @@
+"""Optimisation, training loop, hooks and command line, registered in mmpretrain's registries."""
+from cae_mm.engine.checkpoint import AtomicLocalBackend, SafeCheckpointHook
+from cae_mm.engine.loops import ResumableEpochLoop
+from cae_mm.engine.monitor import TrainingMonitor
+from cae_mm.engine.optim_wrapper import AutocastOptimWrapper
+from cae_mm.engine.param_groups import LayerDecayOptimWrapperConstructor
+from cae_mm.engine.schedules import WarmupCosineLR
+
+__all__ = [
+    'AtomicLocalBackend', 'AutocastOptimWrapper', 'LayerDecayOptimWrapperConstructor',
+    'ResumableEpochLoop', 'SafeCheckpointHook', 'TrainingMonitor', 'WarmupCosineLR'
+]

@@ -1,0 +1,58 @@
+"""Training loop that continues where it stopped, with the same numbers."""
+import random
+from itertools import islice
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank
+from mmengine.runner import EpochBasedTrainLoop
+from mmpretrain.registry import LOOPS
+
+
+@LOOPS.register_module()
+class ResumableEpochLoop(EpochBasedTrainLoop):
+    """An EpochBasedTrainLoop whose iterations do not depend on interruptions.
+
+    Resumed from a checkpoint written in the middle of an epoch, it goes on with the next batch of
+    that epoch: a sampler with ``set_start(num_samples)`` skips what was seen, with any other one
+    the batches are loaded and dropped. Before each iteration the random generators are seeded from
+    (seed, iteration, rank), so that drop path, Gumbel noise and mixup repeat without saved states.
+
+    Args: those of :class:`mmengine.runner.EpochBasedTrainLoop`.
+
+    Raises:
+        ValueError: when the checkpoint's iteration lies outside its epoch, because the data set,
+            the batch size or the number of processes changed.
+    """
+
+    def run_epoch(self) -> None:
+        """Train the batches of one epoch that were not yet trained."""
+        length = len(self.dataloader)
+        start = self._iter - self._epoch * length
+        if not 0 <= start <= length:
+            raise ValueError(
+                f'the checkpoint is at iteration {self._iter} in epoch {self._epoch}, which does '
+                f'not fit {length} batches per epoch: resume with the data set, batch size and '
+                'number of processes of the interrupted run, or start anew with load_from')
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        sampler = self.dataloader.sampler
+        if start and hasattr(sampler, 'set_start'):
+            sampler.set_start(start * self.dataloader.batch_size)
+            batches = enumerate(self.dataloader, start)
+        else:
+            batches = islice(enumerate(self.dataloader), start, None)
+        for idx, data_batch in batches:
+            self.run_iter(idx, data_batch)
+
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1
+
+    def run_iter(self, idx, data_batch) -> None:
+        """Seed the random generators and train one batch."""
+        seed = np.random.SeedSequence((self.runner.seed, self._iter, get_rank()))
+        words = seed.generate_state(3)
+        random.seed(int(words[0]))
+        np.random.seed(words[1])
+        torch.manual_seed(int(words[2]))
+        super().run_iter(idx, data_batch)

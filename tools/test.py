@@ -1,0 +1,45 @@
+"""Evaluate a checkpoint with the test part of a config, or with its validation part."""
+import argparse
+from pathlib import Path
+
+import mmengine
+from mmengine.dist import is_main_process
+from mmengine.evaluator import DumpResults
+
+from cae_mm.engine import launch
+
+
+def parse_args(args=None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    launch.add_common_options(parser)
+    parser.add_argument('checkpoint', help='path of the checkpoint')
+    parser.add_argument('--out', help='file to write: metrics (.json) or predictions (.pkl)')
+    return parser.parse_args(args)
+
+
+def main() -> None:
+    """Test as the command line says."""
+    args = parse_args()
+    if not Path(args.checkpoint).is_file():
+        raise FileNotFoundError(f'there is no checkpoint {args.checkpoint}')
+    if args.out and not args.out.endswith(('.json', '.pkl')):
+        raise ValueError(f'--out {args.out}: use .json for metrics or .pkl for predictions')
+    cfg = launch.load_config(args)
+    part = next((name for name in ('test', 'val') if cfg.get(f'{name}_dataloader')), None)
+    if part is None:
+        raise ValueError(f'{args.config} evaluates nothing: it has neither a test_dataloader nor a '
+                         'val_dataloader. For a pre-trained backbone see tools/knn.py')
+    cfg.resume, cfg.load_from = False, args.checkpoint
+    launch.start_processes(cfg)
+    runner = launch.build_runner(cfg)
+    if args.out and args.out.endswith('.pkl'):
+        getattr(runner, f'{part}_evaluator').metrics.append(DumpResults(out_file_path=args.out))
+    metrics = getattr(runner, part)()
+    if args.out and args.out.endswith('.json') and is_main_process():
+        mmengine.dump(metrics, args.out)
+    launch.end_processes()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,57 @@
+"""Train the model of a config: pre-training, tokenizer, classification, detection or other."""
+import argparse
+from pathlib import Path
+
+from cae_mm.engine import launch
+
+
+def parse_args(args=None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    launch.add_common_options(parser)
+    parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
+                        help='continue from this checkpoint; without a value or with auto, from '
+                        'the last one in the work directory, or from the start if there is none')
+    parser.add_argument('--amp', action=argparse.BooleanOptionalAction, default=None,
+                        help='bfloat16 or float32; default: bfloat16 on GPUs, float32 on CPU')
+    parser.add_argument('--auto-scale-lr', action='store_true',
+                        help='scale the learning rate with the batch size of all processes')
+    return parser.parse_args(args)
+
+
+def merge_args(cfg, args) -> None:
+    """Write the options of training into the config."""
+    if args.resume == 'auto':
+        cfg.resume, cfg.load_from = True, None
+    elif args.resume is not None:
+        if not Path(args.resume).is_file():
+            raise FileNotFoundError(f'--resume {args.resume}: there is no such checkpoint')
+        cfg.resume, cfg.load_from = True, args.resume
+    if args.amp is not None:
+        if cfg.optim_wrapper.get('type', '').split('.')[-1] == 'AutocastOptimWrapper':
+            cfg.optim_wrapper.amp = args.amp
+        elif args.amp:
+            cfg.optim_wrapper.type = 'AmpOptimWrapper'
+            cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+        else:
+            cfg.optim_wrapper.type = 'OptimWrapper'
+            cfg.optim_wrapper.pop('loss_scale', None)
+    if args.auto_scale_lr:
+        if cfg.get('auto_scale_lr', {}).get('base_batch_size') is None:
+            raise ValueError(f'--auto-scale-lr: {args.config} does not say for how many images its '
+                             'learning rate is: add auto_scale_lr=dict(base_batch_size=...)')
+        cfg.auto_scale_lr.enable = True
+
+
+def main() -> None:
+    """Train as the command line says."""
+    args = parse_args()
+    cfg = launch.load_config(args)
+    merge_args(cfg, args)
+    launch.start_processes(cfg)
+    launch.build_runner(cfg).train()
+    launch.end_processes()
+
+
+if __name__ == '__main__':
+    main()
