@@ -1,0 +1,118 @@
+"""Images per second and core of the pre-training input pipeline, against mmpretrain's.
+
+    python benchmarks/dataloader.py [--data DIR] [--rounds 15]
+
+One process, one thread, whole path from file to collated batch. Both pipelines read the same files
+in turns, and the median over the rounds counts. mmpretrain's is that of its own CAE config, with
+the official number of masked patches. It resizes without antialiasing, which is another, cheaper
+operation; 'ours, pillow' is bit-exact with the official code, 'ours, torch' is what
+configs/_base_/datasets/pretrain_imagenet.py uses.
+"""
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import mmpretrain.datasets.transforms  # noqa: F401
+import torch
+from mmengine.dataset import default_collate
+from mmpretrain.registry import TRANSFORMS
+from PIL import Image
+from torchvision.io import ImageReadMode, read_image
+
+import cae_mm.transforms  # noqa: F401
+
+MASK = dict(input_size=(14, 14), num_masking_patches=98, max_num_patches=None, min_num_patches=16)
+VIEWS = dict(size=224, scale=(0.08, 1.0))
+
+
+def ours(backend):
+    return [
+        dict(type='LoadRGBImage'),
+        dict(type='TwoViewCrop', target_size=112, backend=backend, **VIEWS),
+        dict(type='BlockMask', grid=14, num_masked=98),
+        dict(type='PackViews')]
+
+
+PIPELINES = {
+    'mmpretrain': [
+        dict(type='LoadImageFromFile'),
+        dict(type='RandomFlip', prob=0.5),
+        dict(type='RandomResizedCropAndInterpolationWithTwoPic', second_size=112,
+             interpolation='bicubic', second_interpolation='lanczos', **VIEWS),
+        dict(type='BEiTMaskGenerator', **MASK),
+        dict(type='PackInputs')],
+    'ours, torch': ours('torch'),
+    'ours, pillow': ours('pillow')}
+
+
+def make_images(folder, count=64, size=(500, 375)):
+    """Write JPEGs of ImageNet's usual size, cut from the photographs of scikit-learn."""
+    from sklearn.datasets import load_sample_images
+    photographs = [Image.fromarray(image) for image in load_sample_images().images]
+    for number in range(count):
+        photo = photographs[number % len(photographs)]
+        left, top = 3 * number % (photo.width - 560), number % (photo.height - 420)
+        cut = photo.crop((left, top, left + 560, top + 420))
+        cut.resize(size, Image.Resampling.LANCZOS).save(folder / f'{number:03}.jpg', quality=92)
+
+
+def run(transforms, paths, stages):
+    """Seconds for one pass over the files; adds each stage's seconds to ``stages``."""
+    samples, start = [], time.perf_counter()
+    for path in paths:
+        sample = {'img_path': path, 'sample_idx': 0}
+        for name, transform in transforms:
+            before = time.perf_counter()
+            sample = transform(sample)
+            stages[name] = stages.get(name, 0) + time.perf_counter() - before
+        samples.append(sample)
+    before = time.perf_counter()
+    default_collate(samples)
+    stages['collate'] = stages.get('collate', 0) + time.perf_counter() - before
+    return time.perf_counter() - start
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data', type=Path, help='folder of JPEGs (default: makes its own)')
+    parser.add_argument('--rounds', type=int, default=15)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+
+    with tempfile.TemporaryDirectory() as folder:
+        if args.data is None:
+            make_images(Path(folder))
+        root = args.data or Path(folder)
+        paths = [str(path) for path in sorted(root.rglob('*'))
+                 if path.suffix.lower() in ('.jpg', '.jpeg')][:256]
+        if not paths:
+            parser.error(f'--data {root}: there are no .jpg or .jpeg files in it')
+        shape = read_image(paths[0], ImageReadMode.RGB).shape
+        print(f'{len(paths)} images, the first {shape[2]}x{shape[1]}, {args.rounds} rounds')
+
+        built = {name: [(cfg['type'], TRANSFORMS.build(cfg)) for cfg in pipeline]
+                 for name, pipeline in PIPELINES.items()}
+        seconds = {name: [] for name in built}
+        stages = {name: {} for name in built}
+        for name in built:
+            run(built[name], paths, {})  # warm up: the files' cache and lazy imports
+        for _ in range(args.rounds):
+            for name in built:
+                seconds[name].append(run(built[name], paths, stages[name]))
+
+    reference = statistics.median(seconds['mmpretrain'])
+    for name, times in seconds.items():
+        median = statistics.median(times)
+        print(f'\n{name}: {len(paths) / median:.0f} images/s, {reference / median:.2f}x '
+              f'(fastest round {len(paths) / min(times):.0f})')
+        for stage, total in stages[name].items():
+            print(f'  {stage:45} {1e3 * total / len(paths) / args.rounds:.3f} ms')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,50 @@
+"""The report of files that could not be read."""
+import json
+from pathlib import Path
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmpretrain.registry import HOOKS
+
+from .reproducible import ReproducibleDataset
+
+
+@HOOKS.register_module()
+class BadFilesHook(Hook):
+    """Name the training files that were skipped, and stop when they are too many.
+
+    After every epoch the ranks compare what they found, and more than a tenth of the files is an
+    error. After training the log counts them, and ``bad_files.json`` in the work directory gives
+    path and reason of each.
+
+    Args:
+        max_named (int): How many files the log itself names.
+    """
+
+    def __init__(self, max_named=20):
+        self.max_named = max_named
+
+    def after_train_epoch(self, runner):
+        """Exchange the bad files between the ranks and check their number."""
+        dataset = runner.train_dataloader.dataset
+        if isinstance(dataset, ReproducibleDataset):
+            dataset.gather_bad_files()
+            dataset.check_bad_files()
+
+    def after_train(self, runner):
+        """Log the summary and write the list."""
+        dataset = runner.train_dataloader.dataset
+        if not isinstance(dataset, ReproducibleDataset):
+            return
+        dataset.gather_bad_files()
+        if not is_main_process():
+            return
+        bad = dataset.bad_files()
+        if not bad:
+            return
+        listing = Path(runner.work_dir) / 'bad_files.json'
+        listing.write_text(json.dumps(bad, indent=1, ensure_ascii=False))
+        named = [f'{path} ({reason})' for path, reason in list(bad.items())[:self.max_named]]
+        more = f'; and {len(bad) - len(named)} more' if len(bad) > len(named) else ''
+        runner.logger.warning(f'skipped {len(bad)} of {len(dataset)} images: {"; ".join(named)}'
+                              f'{more}. The whole list is in {listing}')

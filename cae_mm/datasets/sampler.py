@@ -1,0 +1,53 @@
+"""The order of the samples."""
+import torch
+from mmengine.dist import get_dist_info, sync_random_seed
+from mmpretrain.registry import DATA_SAMPLERS
+from torch.utils.data import Sampler
+
+
+@DATA_SAMPLERS.register_module()
+class EpochSampler(Sampler):
+    """Shuffle the whole dataset every epoch and give each rank its share, tagged with the epoch.
+
+    It yields ``epoch * len(dataset) + index``, which :class:`ReproducibleDataset` takes apart, so
+    that a worker knows the epoch without being told. Rank r takes positions r, r + ranks, ... of
+    the order.
+
+    Args:
+        dataset (Sized): What is sampled.
+        shuffle (bool): Whether the order is random (by seed and epoch) or that of the dataset.
+        seed (int, optional): Seed of the order, equal on all ranks; None draws one for all.
+        round_up (bool): What to do with a number of samples that the ranks do not divide: False
+            leaves the last of the order out, True repeats the first.
+    """
+
+    def __init__(self, dataset, shuffle=True, seed=0, round_up=False):
+        self.rank, self.world_size = get_dist_info()
+        self.dataset, self.shuffle = dataset, shuffle
+        self.seed = sync_random_seed() if seed is None else seed
+        extra = self.world_size - 1 if round_up else 0
+        self.num_samples = (len(dataset) + extra) // self.world_size
+        self.epoch = self._start = 0
+
+    def set_epoch(self, epoch):
+        """Choose the epoch (from 0) of the next iteration."""
+        self.epoch = epoch
+
+    def set_start(self, num_samples):
+        """Let the next iteration, and only that, skip its first ``num_samples`` of this rank."""
+        self._start = num_samples
+
+    def __iter__(self):
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(self.seed + self.epoch)
+            order = torch.randperm(len(self.dataset), generator=generator)
+        else:
+            order = torch.arange(len(self.dataset))
+        # The modulo repeats the first samples where round_up asks for more than there are.
+        mine = torch.arange(self.rank, self.num_samples * self.world_size, self.world_size)
+        indices = order[mine % len(order)] + self.epoch * len(order)
+        start, self._start = self._start, 0
+        return iter(indices[start:].tolist())
+
+    def __len__(self):
+        return self.num_samples

@@ -1,0 +1,49 @@
+"""From a collated uint8 batch to what the models read, on the device."""
+import torch
+from mmengine.model import BaseDataPreprocessor
+from mmpretrain.registry import MODELS
+
+
+@MODELS.register_module()
+class CAEDataPreprocessor(BaseDataPreprocessor):
+    """Move a batch to the device and normalise it there.
+
+    Args:
+        mean (Sequence[float]): Mean of R, G and B, on the scale of 0 to 255.
+        std (Sequence[float]): Standard deviation of R, G and B, on the same scale.
+        non_blocking (bool): Whether the copy overlaps with computing; needs pinned memory.
+    """
+
+    def __init__(self, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375),
+                 non_blocking=True):
+        super().__init__(non_blocking)
+        self.register_buffer('mean', torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer('std', torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def normalise(self, images):
+        """Standardise (B, 3, H, W) RGB images of 0 to 255 to float32."""
+        return (images.float() - self.mean) / self.std
+
+    def forward(self, data, training=False):
+        """Prepare one batch.
+
+        Args:
+            data (dict): ``inputs`` is a (B, 3, H, W) uint8 RGB tensor, a list of (3, H, W), or a
+                dict of ``images`` and, optionally, ``target_images`` (B, 3, h, w) and ``mask``
+                (B, N) bool.
+            training (bool): Ignored; mmengine passes it.
+
+        Returns:
+            dict: ``inputs`` as above with ``images`` normalised and ``target_images`` float32 in
+            [0, 1] (the images themselves where there is no second view), and ``data_samples``.
+        """
+        data = self.cast_data(data)
+        inputs = data['inputs']
+        if isinstance(inputs, dict):
+            target = inputs.get('target_images', inputs['images'])
+            inputs = dict(inputs, images=self.normalise(inputs['images']),
+                          target_images=target.float() / 255)
+        else:
+            images = torch.stack(inputs) if isinstance(inputs, (list, tuple)) else inputs
+            inputs = self.normalise(images)
+        return {'inputs': inputs, 'data_samples': data.get('data_samples')}
