@@ -44,8 +44,7 @@ def fetch(checkpoint: str | Path, sha256: str | None = None) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f'there is no tokenizer checkpoint at {path}')
     if sha256 is not None:
-        with open(path, 'rb') as file:
-            found = hashlib.file_digest(file, 'sha256').hexdigest()
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
         if found != sha256.lower():
             raise ValueError(f'{path} has sha256 {found}, not {sha256}: delete it and download it '
                              'again, or correct sha256 if this is the file you want')

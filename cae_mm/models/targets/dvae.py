@@ -1,0 +1,209 @@
+"""A discrete VAE to train on one's own images, then the tokenizer of CAE."""
+import math
+
+import torch
+import torch.nn.functional as F
+from mmengine.logging import MessageHub
+from mmengine.model import BaseModel
+from mmpretrain.registry import MODELS
+from torch import Tensor
+
+from cae_mm.models.targets.dalle import DALLEDecoder, DALLEEncoder, map_pixels, unmap_pixels
+from cae_mm.models.targets.weights import load_exactly
+
+WINDOW = 100  # iterations over which the use of the codes is logged
+
+
+@MODELS.register_module()
+class DiscreteVAE(BaseModel):
+    """Image to a grid of codes and back, trained through the Gumbel-softmax relaxation.
+
+    As an algorithm it minimises reconstruction plus regulariser; as a target generator it gives the
+    likeliest codes. With ``init_cfg=dict(type='Pretrained', checkpoint=PATH)`` the constructor loads a
+    checkpoint of its own training, every weight or none.
+
+    Args:
+        num_codes (int): codes K.
+        hidden_dims (int): width n of the first group, see :class:`DALLEEncoder`.
+        code_dims (int): width of a code's embedding in the decoder.
+        num_groups, blocks_per_group, stem_stride, gain: see :class:`DALLEEncoder`.
+        temperature (tuple[float, float]): of the Gumbel-softmax at the start and after annealing.
+        anneal (int | float): iterations of the exponential annealing, or, below or equal to 1.0 as
+            float, their share of the run.
+        reconstruction (str): 'mse', 'l1' or 'logit_laplace' (DALL-E's likelihood).
+        regulariser (str): 'kl': divergence of each position's distribution from the uniform one;
+            'usage': divergence of the batch's mean distribution from it, which asks for all codes to be
+            used and leaves every position free to be certain.
+        weight (float): of the regulariser, per position, against the reconstruction per pixel value.
+        straight_through (bool): decode the sampled code itself, with the relaxation's gradient.
+        allow_random (bool): accept to be a tokenizer with random weights, for tests and benchmarks.
+        dtype (str): precision of all layers but the last on GPUs when used as a tokenizer.
+        data_preprocessor (dict, optional): gives ``target_images`` in [0, 1].
+        init_cfg (dict, optional): see above.
+
+    Raises:
+        FileNotFoundError, ValueError: when the checkpoint is missing, not readable or does not fit.
+
+    Source: "Zero-Shot Text-to-Image Generation", section 2.1 and appendix A.
+    """
+
+    def __init__(self, num_codes: int = 8192, hidden_dims: int = 256, code_dims: int = 128,
+                 num_groups: int = 4, blocks_per_group: int = 2, stem_stride: int = 1,
+                 gain: float | None = None, temperature: tuple[float, float] = (1.0, 1 / 16),
+                 anneal: int | float = 0.5, reconstruction: str = 'mse', regulariser: str = 'usage',
+                 weight: float = 0.01, straight_through: bool = False, allow_random: bool = False,
+                 dtype: str = 'float16', data_preprocessor: dict | None = None,
+                 init_cfg: dict | None = None):
+        for name, value, known in (
+                ('reconstruction', reconstruction, ('mse', 'l1', 'logit_laplace')),
+                ('regulariser', regulariser, ('kl', 'usage'))):
+            if value not in known:
+                raise ValueError(f'{name}={value!r} is unknown: choose one of {known}')
+        super().__init__(data_preprocessor)
+        self.num_outputs, self.dtype = num_codes, getattr(torch, dtype)
+        self.temperature, self.anneal = temperature, anneal
+        self.reconstruction, self.regulariser, self.weight = reconstruction, regulariser, weight
+        self.straight_through, self.allow_random = straight_through, allow_random
+        sizes = dict(num_codes=num_codes, hidden_dims=hidden_dims, num_groups=num_groups,
+                     blocks_per_group=blocks_per_group, stem_stride=stem_stride, gain=gain)
+        self.encoder = DALLEEncoder(**sizes)
+        self.decoder = DALLEDecoder(
+            **sizes, code_dims=code_dims, out_channels=6 if reconstruction == 'logit_laplace' else 3)
+        # Buffers, so that a resumed run goes on where it stopped, and tensors, so that no iteration
+        # makes the GPU wait for the host.
+        self.register_buffer('step', torch.zeros(()))
+        self.register_buffer('last_used', torch.full((num_codes,), -math.inf))
+        self.register_buffer('frequency', torch.full((num_codes,), 1 / num_codes))
+        self.loaded = bool(init_cfg) and not allow_random
+        if self.loaded:
+            if init_cfg.get('checkpoint') is None:
+                raise FileNotFoundError(f'init_cfg={init_cfg} names no checkpoint. {self.where()}')
+            try:
+                load_exactly(self, init_cfg['checkpoint'], init_cfg.get('sha256'))
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f'{error}. {self.where()}') from error
+
+    @staticmethod
+    def where() -> str:
+        """How to come by a trained tokenizer."""
+        return ('Train a tokenizer with tools/train.py configs/tokenizer/dvae_imagenet.py (or another '
+                'config of that directory) and name its checkpoint in the target generator: '
+                'init_cfg=dict(type="Pretrained", checkpoint=PATH). allow_random=True accepts '
+                'random weights, for tests and benchmarks only.')
+
+    def init_weights(self) -> None:
+        """Keep the weights of the constructor, which are initialised or loaded already."""
+
+    def require_weights(self) -> None:
+        """Become a frozen tokenizer.
+
+        Raises:
+            FileNotFoundError: when no checkpoint was loaded and ``allow_random`` is not set.
+        """
+        if not (self.loaded or self.allow_random):
+            raise FileNotFoundError(f'DiscreteVAE as tokenizer has random weights. {self.where()}')
+        self.requires_grad_(False).eval()
+
+    def grid_size(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of codes, see :meth:`DALLEEncoder.grid_size`."""
+        return self.encoder.grid_size(height, width)
+
+    def get_targets(self, target_images: Tensor, masked: Tensor) -> Tensor:
+        """Codes (B, M) at ``masked`` (B, M) of images (B, 3, h, w) in [0, 1]."""
+        return self.encoder.masked_ids(target_images, masked, self.dtype)
+
+    @torch.no_grad()
+    def reconstruct(self, predictions: Tensor, target_images: Tensor) -> Tensor:
+        """Paint the likeliest codes of ``predictions`` (B, N, K): (B, 3, h, w) in [0, 1]."""
+        grid = self.grid_size(*target_images.shape[2:])
+        return self.paint(self.decoder(predictions.argmax(-1).unflatten(1, grid)).float())
+
+    def paint(self, output: Tensor) -> Tensor:
+        """The picture in [0, 1] of the decoder's output."""
+        if self.reconstruction == 'logit_laplace':
+            return unmap_pixels(output[:, :3].sigmoid())
+        return (output + 0.5).clamp(0, 1)
+
+    def forward(self, inputs: dict, data_samples=None, mode: str = 'loss'):
+        """Dispatch to the losses ('loss'), the logits (B, K, h, w) ('tensor') or pictures ('predict')."""
+        images = inputs['target_images']
+        logits = self.encoder(map_pixels(images))
+        if mode == 'loss':
+            return self.loss(images, logits)
+        if mode == 'tensor':
+            return logits
+        if mode == 'predict':
+            return self.paint(self.decoder(logits.argmax(1)).float())
+        raise ValueError(f'mode={mode!r} is unknown: choose loss, tensor or predict')
+
+    def loss(self, images: Tensor, logits: Tensor) -> dict[str, Tensor]:
+        """Losses of a batch and the use of its codes; advances the annealing.
+
+        Args:
+            images (Tensor): (B, 3, H, W) in [0, 1].
+            logits (Tensor): (B, K, h, w).
+
+        Returns:
+            dict: ``loss_reconstruct``, ``loss_regularise``; ``code_usage``, share of the codes that were
+            some position's likeliest in the last 100 iterations, in percent; ``code_perplexity``,
+            exp(entropy) of their frequencies over about as long; ``temperature``.
+        """
+        logits = logits.float()
+        temperature = self.current_temperature()
+        noise = -torch.empty_like(logits).exponential_().clamp(min=1e-20).log()
+        codes = ((logits + noise) / temperature).softmax(1)
+        ids = logits.detach().argmax(1)
+        if self.straight_through:
+            sampled = torch.zeros_like(codes).scatter_(1, codes.argmax(1, keepdim=True), 1.0)
+            codes = sampled + codes - codes.detach()
+        self.count(ids)
+        entropy = -(self.frequency * self.frequency.clamp(min=1e-12).log()).sum()
+        return dict(
+            loss_reconstruct=self.reconstruction_loss(self.decoder(codes).float(), images),
+            loss_regularise=self.weight * self.divergence(logits),
+            code_usage=100 * (self.step - self.last_used < WINDOW).float().mean(),
+            code_perplexity=entropy.exp(), temperature=temperature)
+
+    def divergence(self, logits: Tensor) -> Tensor:
+        """Divergence from the uniform distribution in nats, of each position or of their mean."""
+        logs = logits.log_softmax(1)
+        if self.regulariser == 'usage':
+            mean = logs.exp().mean((0, 2, 3))
+            return (mean * (mean * self.num_outputs).clamp(min=1e-12).log()).sum()
+        return (logs.exp() * logs).sum(1).mean() + math.log(self.num_outputs)
+
+    def reconstruction_loss(self, output: Tensor, images: Tensor) -> Tensor:
+        """Mean loss per pixel value of the decoder's output against images in [0, 1]."""
+        if self.reconstruction == 'mse':
+            return F.mse_loss(output, images - 0.5)
+        if self.reconstruction == 'l1':
+            return F.l1_loss(output, images - 0.5)
+        mean, log_scale = output.chunk(2, dim=1)
+        mapped = map_pixels(images)
+        likelihood = -(mapped.logit() - mean).abs() * (-log_scale).exp() - log_scale
+        return -(likelihood - (2 * mapped * (1 - mapped)).log()).mean()
+
+    def current_temperature(self) -> Tensor:
+        """Temperature of this iteration: exponential from the first to the second value.
+
+        Raises:
+            ValueError: when ``anneal`` is a share of a run whose length no runner has announced.
+        """
+        steps = self.anneal
+        if isinstance(steps, float):
+            max_iters = MessageHub.get_current_instance().get_info('max_iters', None)
+            if max_iters is None:
+                raise ValueError(f'anneal={steps} is a share of the run, and outside a runner there is '
+                                 'none: give a number of iterations as int')
+            steps = max(1, steps * max_iters)
+        start, end = self.temperature
+        return start * (end / start) ** (self.step / steps).clamp(max=1)
+
+    @torch.no_grad()
+    def count(self, ids: Tensor) -> None:
+        """Advance the iteration and remember which codes were used."""
+        self.step += 1
+        counts = torch.zeros_like(self.frequency).scatter_add_(
+            0, ids.flatten(), torch.ones((), device=ids.device).expand(ids.numel()))
+        self.last_used = torch.where(counts > 0, self.step, self.last_used)
+        self.frequency.lerp_(counts / ids.numel(), 1 / WINDOW)
