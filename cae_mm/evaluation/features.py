@@ -1,0 +1,162 @@
+"""Features of a frozen encoder for the images of a labelled folder."""
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.logging import print_log
+from mmengine.utils import ProgressBar
+from mmpretrain.datasets import CustomDataset, PackInputs
+from PIL import Image
+from timm.layers import to_2tuple
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import functional as F
+
+from cae_mm.transforms import LoadRGBImage
+
+FEATURES = ('avg', 'cls')
+# The centre that evaluation sees is 224 / 256 of the shorter side, as on ImageNet.
+CROP_RATIO = 224 / 256
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module in evaluation mode, and give every submodule its own mode back afterwards."""
+    modes = [(child, child.training) for child in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for child, training in modes:
+            child.training = training
+
+
+class CenterView:
+    """Resize the shorter side (bicubic) and crop the centre.
+
+    An image that has the size already stays as it is: small images have nothing to lose.
+
+    Args:
+        size (int | tuple[int, int]): height and width of the result, in pixels.
+    """
+
+    def __init__(self, size):
+        self.size = to_2tuple(size)
+
+    def __call__(self, results: dict) -> dict:
+        """Replace ``img`` (H, W, 3) uint8 by the view."""
+        if results['img'].shape[:2] != self.size:
+            image = Image.fromarray(results['img'])
+            scale = max(self.size[0] / image.height, self.size[1] / image.width) / CROP_RATIO
+            size = [round(image.height * scale), round(image.width * scale)]
+            image = F.resize(image, size, F.InterpolationMode.BICUBIC)
+            results['img'] = np.asarray(F.center_crop(image, self.size))
+        return results
+
+
+class LabelledFolder(Dataset):
+    """``directory/CLASS/*`` in a fixed order with a fixed view.
+
+    An item is a pair: the packed sample, or None with the path and reason of an unreadable file.
+
+    Args:
+        directory (str | Path): one folder per class.
+        img_size (int | tuple[int, int]): height and width the encoder takes, in pixels.
+
+    Raises:
+        FileNotFoundError: when there is no such folder.
+        ValueError: when it has no folders, or one without images; names them.
+    """
+
+    def __init__(self, directory, img_size):
+        directory = Path(directory)
+        if not directory.is_dir():
+            raise FileNotFoundError(f'there is no folder {directory}: labelled data has '
+                                    'train/CLASS/* and val/CLASS/*')
+        self.images = CustomDataset(
+            data_root=str(directory), lazy_init=True,
+            pipeline=[LoadRGBImage(), CenterView(img_size), PackInputs()])
+        folders = sorted(path for path in directory.iterdir() if path.is_dir())
+        empty = [folder.name for folder in folders
+                 if not any(self.images.is_valid_file(path.name) for path in folder.rglob('*'))]
+        if empty or not folders:
+            raise ValueError(f'{directory}: no images of class {", ".join(empty) or "folders"}. '
+                             f'Expected {directory}/CLASS/* of {", ".join(self.images.extensions)}')
+        self.images.full_init()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their labels."""
+        return self.images.CLASSES
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        info = self.images.get_data_info(index)
+        sample = self.images.pipeline(info)
+        return sample, None if sample else f'{info["img_path"]} ({info.get("load_error")})'
+
+
+def collate(items: list[tuple]) -> tuple[dict | None, list[str]]:
+    """Batch the readable samples; list the unreadable files."""
+    samples = [sample for sample, _ in items if sample]
+    return (pseudo_collate(samples) if samples else None), [bad for _, bad in items if bad]
+
+
+def labelled_loader(directory: str | Path, img_size: int | tuple[int, int], batch_size: int = 128,
+                    num_workers: int = 0) -> DataLoader:
+    """Loader of a :class:`LabelledFolder`; its random state is its own, the training's stays."""
+    return DataLoader(LabelledFolder(directory, img_size), batch_size, num_workers=num_workers,
+                      collate_fn=collate, generator=torch.Generator().manual_seed(0))
+
+
+@torch.inference_mode()
+def extract_features(backbone: nn.Module, loader: DataLoader, preprocess: Callable,
+                     feature: str = 'avg', progress: bool = True) -> tuple[Tensor, Tensor]:
+    """Run the encoder over a labelled loader.
+
+    Args:
+        backbone (nn.Module): has ``encode(images) -> (B, 1 + N, C)``, class token first, after the
+            final norm; runs where its parameters are.
+        loader (DataLoader): see :func:`labelled_loader`.
+        preprocess (Callable): data preprocessor, gives ``inputs`` (B, 3, H, W) on the device of the
+            encoder.
+        feature (str): 'avg', the mean of the patch tokens, or 'cls', the class token.
+        progress (bool): show a progress bar.
+
+    Returns:
+        tuple[Tensor, Tensor]: features (n, C) float32 and labels (n,) int64, on the CPU. Files that
+        cannot be read are left out, and named in the log.
+
+    Raises:
+        ValueError: for an unknown ``feature``.
+        RuntimeError: when more than a tenth of the files cannot be read.
+    """
+    if feature not in FEATURES:
+        raise ValueError(f'feature={feature!r} is not one of {", ".join(FEATURES)}')
+    features, labels, bad = [], [], []
+    bar = ProgressBar(len(loader)) if progress else None
+    with evaluating(backbone):
+        for batch, unreadable in loader:
+            bad += unreadable
+            if batch:
+                batch = preprocess(batch)
+                tokens = backbone.encode(batch['inputs'])
+                pooled = tokens[:, 0] if feature == 'cls' else tokens[:, 1:].mean(1)
+                features.append(pooled.float().cpu())
+                labels += [int(sample.gt_label) for sample in batch['data_samples']]
+            if bar:
+                bar.update()
+    if bar:
+        print()
+    if bad:
+        message = f'{len(bad)} of {len(loader.dataset)} files are unreadable: {"; ".join(bad[:10])}'
+        if 10 * len(bad) > len(loader.dataset):
+            raise RuntimeError(f'{message}. More than a tenth: repair or remove them')
+        print_log(message, 'current', level=logging.WARNING)
+    return torch.cat(features), torch.tensor(labels)

@@ -1,0 +1,11 @@
+"""Fit a linear classifier on an encoder's features of a labelled folder, in seconds."""
+from cae_mm.evaluation import protocol
+
+
+def main() -> None:
+    """Measure as the command line says."""
+    protocol.run(protocol.make_parser(__doc__).parse_args(), probe=True)
+
+
+if __name__ == '__main__':
+    main()
