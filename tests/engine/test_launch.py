@@ -1,0 +1,108 @@
+"""From a command line to a config that fits the data and the machine."""
+import argparse
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from cae_mm.engine import launch
+
+CONFIG = """
+data_root = 'data/birds/'
+model = dict(type='A', target_generator=dict(type='DALLETokenizer'), norm=dict(type='SyncBN'))
+train_dataloader = dict(
+    num_workers=2, persistent_workers=True, prefetch_factor=4, pin_memory=True,
+    dataset=dict(type='ReproducibleDataset', dataset=dict(
+        data_root='data/birds/', ann_file='data/birds/list.txt', data_prefix='train')))
+val_dataloader = dict(dataset=dict(data_root='data/other'))
+val_evaluator = [dict(ann_file='data/birds/val.json')]
+custom_hooks = [dict(data_root='data/birds')]
+"""
+
+
+@pytest.fixture
+def load(tmp_path):
+    config = tmp_path / 'bird.py'
+    config.write_text(CONFIG)
+
+    def load(*options):
+        parser = argparse.ArgumentParser()
+        launch.add_common_options(parser)
+        return launch.load_config(parser.parse_args([str(config), *options]))
+
+    return load
+
+
+@pytest.mark.parametrize('options', [['--data-root', '/new'], ['--cfg-options', 'data_root=/new']])
+def test_data_root_is_moved_everywhere(load, options):
+    cfg = load(*options)
+    dataset = cfg.train_dataloader.dataset.dataset
+    assert (dataset.data_root, dataset.ann_file, dataset.data_prefix) == (
+        '/new', '/new/list.txt', 'train')
+    assert cfg.val_evaluator[0].ann_file == '/new/val.json'
+    assert cfg.custom_hooks[0].data_root == '/new'
+    assert cfg.val_dataloader.dataset.data_root == 'data/other'
+    assert cfg.data_root == '/new'
+
+
+def test_data_root_of_a_config_without_one():
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(data_root='a', ann_file='a/b'))))
+    launch._replace_data_root(cfg, '/new', None)
+    assert cfg.train_dataloader.dataset == dict(data_root='/new', ann_file='a/b')
+
+
+def test_nothing_moves_by_itself(load):
+    assert load().train_dataloader.dataset.dataset.data_root == 'data/birds/'
+
+
+def test_tokenizer(load):
+    assert 'init_cfg' not in load().model.target_generator
+    cfg = load('--cfg-options', 'tokenizer=dvae.pth')
+    assert cfg.model.target_generator.init_cfg == dict(type='Pretrained', checkpoint='dvae.pth')
+
+
+def test_work_dir(load):
+    assert load().work_dir == 'work_dirs/bird'
+    assert load('--work-dir', 'here').work_dir == 'here'
+    assert load('--cfg-options', 'work_dir=there').work_dir == 'there'
+
+
+def test_no_workers(load):
+    loader = load('--cfg-options', 'train_dataloader.num_workers=0').train_dataloader
+    assert (loader.persistent_workers, loader.prefetch_factor) == (False, None)
+    assert load().train_dataloader.persistent_workers
+
+
+def test_missing_config():
+    with pytest.raises(FileNotFoundError, match='no config nowhere.py'):
+        launch.load_config(argparse.Namespace(config='nowhere.py'))
+
+
+@pytest.fixture
+def on_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')
+    monkeypatch.setattr(torch.distributed, 'init_process_group', lambda backend: backend)
+
+
+def test_processes_on_cpu(load, on_cpu):
+    cfg = load('--launcher', 'pytorch')
+    launch.start_processes(cfg)
+    assert cfg.model_wrapper_cfg.device_ids is None
+    assert not cfg.model_wrapper_cfg.broadcast_buffers
+    assert cfg.model.norm.type == 'BN'
+    with pytest.raises(ValueError, match='slurm needs GPUs.*dist_train.sh'):
+        launch.start_processes(load('--launcher', 'slurm'))
+    alone = load()
+    launch.start_processes(alone)
+    assert alone.model.norm.type == 'SyncBN' and 'model_wrapper_cfg' not in alone
+
+
+def test_threads_are_shared_out(load, on_cpu, monkeypatch):
+    monkeypatch.delenv('OMP_NUM_THREADS')
+    monkeypatch.setattr(launch.os, 'sched_getaffinity', lambda _: range(8))
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '4')
+    threads = []
+    monkeypatch.setattr(torch, 'set_num_threads', threads.append)
+    launch.start_processes(load())
+    assert threads == [2]

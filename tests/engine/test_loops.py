@@ -1,0 +1,31 @@
+"""An interrupted run continues with the numbers of one that was not."""
+import pytest
+import torch
+
+EVERY_ITERATION = {'default_hooks.checkpoint': dict(
+    type='SafeCheckpointHook', interval=1, by_epoch=False)}
+
+
+def weights(runner):
+    return torch.cat([p.detach().flatten() for p in runner.model.parameters()])
+
+
+@pytest.mark.parametrize('iteration', [1, 3, 4])
+@pytest.mark.parametrize('sampler', ['DefaultSampler', 'EpochSampler'])
+def test_resume(toy_runner, tmp_path, iteration, sampler):
+    changes = {'train_dataloader.sampler.type': sampler, **EVERY_ITERATION}
+    whole = toy_runner(**changes)
+    whole.train()
+    resumed = toy_runner(load_from=str(tmp_path / f'work/iter_{iteration}.pth'), resume=True,
+                         **changes)
+    resumed.train()
+    assert resumed.model.calls == 6 - iteration
+    assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_another_epoch_length(toy_runner, tmp_path):
+    toy_runner(**EVERY_ITERATION).train()
+    changed = toy_runner(load_from=str(tmp_path / 'work/iter_5.pth'), resume=True,
+                         **{'train_dataloader.batch_size': 8, **EVERY_ITERATION})
+    with pytest.raises(ValueError, match='iteration 5 in epoch 1.*2 batches per epoch'):
+        changed.train()
