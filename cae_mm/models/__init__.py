@@ -1,8 +1,12 @@
 """The method's parts, each registered in mmpretrain's MODELS."""
 from cae_mm.models.cae import ContextAutoencoder
+from cae_mm.models.data_preprocessor import CAEDataPreprocessor
 from cae_mm.models.decoder import CAEDecoder
 from cae_mm.models.regressor import LatentContextualRegressor
-from cae_mm.models.targets import PixelTarget
+from cae_mm.models.targets import DALLETokenizer, DiscreteVAE, PixelTarget
 from cae_mm.models.vit import CAEViT
 
-__all__ = ['CAEDecoder', 'CAEViT', 'ContextAutoencoder', 'LatentContextualRegressor', 'PixelTarget']
+__all__ = [
+    'CAEDataPreprocessor', 'CAEDecoder', 'CAEViT', 'ContextAutoencoder', 'DALLETokenizer',
+    'DiscreteVAE', 'LatentContextualRegressor', 'PixelTarget'
+]

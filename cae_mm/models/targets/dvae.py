@@ -3,6 +3,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from mmengine.dist import broadcast
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from mmpretrain.registry import MODELS
@@ -35,6 +36,9 @@ class DiscreteVAE(BaseModel):
             'usage': divergence of the batch's mean distribution from it, which asks for all codes to be
             used and leaves every position free to be certain.
         weight (float): of the regulariser, per position, against the reconstruction per pixel value.
+        sharpness (float): standard deviation of a position's logits over the codes when training starts.
+            The first batch makes every code the logit of being near one of its own features, because
+            from random logits most codes are never chosen and never learn. 0 keeps the random ones.
         straight_through (bool): decode the sampled code itself, with the relaxation's gradient.
         allow_random (bool): accept to be a tokenizer with random weights, for tests and benchmarks.
         dtype (str): precision of all layers but the last on GPUs when used as a tokenizer.
@@ -51,9 +55,9 @@ class DiscreteVAE(BaseModel):
                  num_groups: int = 4, blocks_per_group: int = 2, stem_stride: int = 1,
                  gain: float | None = None, temperature: tuple[float, float] = (1.0, 1 / 16),
                  anneal: int | float = 0.5, reconstruction: str = 'mse', regulariser: str = 'usage',
-                 weight: float = 0.01, straight_through: bool = False, allow_random: bool = False,
-                 dtype: str = 'float16', data_preprocessor: dict | None = None,
-                 init_cfg: dict | None = None):
+                 weight: float = 0.01, sharpness: float = 30.0, straight_through: bool = False,
+                 allow_random: bool = False, dtype: str = 'float16',
+                 data_preprocessor: dict | None = None, init_cfg: dict | None = None):
         for name, value, known in (
                 ('reconstruction', reconstruction, ('mse', 'l1', 'logit_laplace')),
                 ('regulariser', regulariser, ('kl', 'usage'))):
@@ -64,6 +68,7 @@ class DiscreteVAE(BaseModel):
         self.temperature, self.anneal = temperature, anneal
         self.reconstruction, self.regulariser, self.weight = reconstruction, regulariser, weight
         self.straight_through, self.allow_random = straight_through, allow_random
+        self.sharpness = sharpness
         sizes = dict(num_codes=num_codes, hidden_dims=hidden_dims, num_groups=num_groups,
                      blocks_per_group=blocks_per_group, stem_stride=stem_stride, gain=gain)
         self.encoder = DALLEEncoder(**sizes)
@@ -127,6 +132,8 @@ class DiscreteVAE(BaseModel):
     def forward(self, inputs: dict, data_samples=None, mode: str = 'loss'):
         """Dispatch to the losses ('loss'), the logits (B, K, h, w) ('tensor') or pictures ('predict')."""
         images = inputs['target_images']
+        if mode == 'loss' and self.sharpness:
+            self.place_codes(images)
         logits = self.encoder(map_pixels(images))
         if mode == 'loss':
             return self.loss(images, logits)
@@ -163,6 +170,30 @@ class DiscreteVAE(BaseModel):
             loss_regularise=self.weight * self.divergence(logits),
             code_usage=100 * (self.step - self.last_used < WINDOW).float().mean(),
             code_perplexity=entropy.exp(), temperature=temperature)
+
+    @torch.no_grad()
+    def place_codes(self, images: Tensor) -> None:
+        """Before the first iteration, turn features of a batch into codes: logit = -distance^2 / 2.
+
+        Args:
+            images (Tensor): (B, 3, H, W) in [0, 1].
+        """
+        sharpness, self.sharpness = self.sharpness, 0
+        if self.step > 0:  # a resumed run; the only wait for the device
+            return
+        with torch.autocast(images.device.type, enabled=False):
+            features = self.encoder.features(map_pixels(images)).permute(0, 2, 3, 1).flatten(0, 2)
+            mean = features.mean(0)
+            picks = torch.randperm(len(features), device=images.device)
+            picks = picks.repeat(-(-self.num_outputs // len(picks)))[:self.num_outputs]
+            codes = features[picks] - mean
+            bias = -codes.square().sum(1) / 2 - codes @ mean
+            scale = sharpness / F.linear(features, codes, bias).std(1).mean()
+            last = self.encoder.blocks.output.conv
+            last.w.copy_((scale * codes)[:, :, None, None])
+            last.b.copy_(scale * bias)
+        for parameter in (last.w, last.b):  # all ranks begin with the codes of the first
+            broadcast(parameter.data)
 
     def divergence(self, logits: Tensor) -> Tensor:
         """Divergence from the uniform distribution in nats, of each position or of their mean."""
