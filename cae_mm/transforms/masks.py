@@ -62,9 +62,10 @@ class BlockMask(Mask):
         for left in range(1, num_masked + 1):
             if not self._can_add(min(left, self.max_per_block)):
                 raise ValueError(
-                    f'blocks of {min_per_block} to {self.max_per_block} patches cannot mask '
-                    f'{num_masked} of a {self.grid[0]}x{self.grid[1]} grid, whose blocks are '
-                    f'smaller than its sides: lower min_per_block or num_masked, or use RandomMask')
+                    f'blocks of {min_per_block} to {self.max_per_block} patches and height:width '
+                    f'{aspect[0]:.2g} to {aspect[1]:.2g}, shorter than the sides of the '
+                    f'{self.grid[0]}x{self.grid[1]} grid, may never mask exactly {num_masked}: '
+                    'lower min_per_block or num_masked, widen aspect, or use RandomMask')
         # A set of patches is an integer, patch n its bit n: rows[h] has bit 0 of h rows.
         self._rows = [sum(1 << (row * self.grid[1]) for row in range(h))
                       for h in range(self.grid[0])]
