@@ -54,7 +54,8 @@ def test_resumes_at_the_next_step():
     assert rates(wrapper, scheduler, 4) == whole[6:]
 
 
-@pytest.mark.parametrize('kwargs', [dict(end=9), dict(warmup_epochs=1, end=9), dict(warmup_iters=1)])
+@pytest.mark.parametrize('kwargs', [
+    dict(end=9), dict(warmup_epochs=1, end=9), dict(warmup_iters=1)])
 def test_refuses_what_it_cannot_place(kwargs):
     with pytest.raises(ValueError, match='warmup_iters|end'):
         make(**kwargs)

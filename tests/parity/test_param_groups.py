@@ -10,7 +10,8 @@ from cae_mm.engine import LayerDecayOptimWrapperConstructor
 
 
 def depth(names, prefix):
-    return 1 + max(int(match[1]) for name in names if (match := re.match(rf'{prefix}\.(\d+)', name)))
+    found = (re.match(rf'{prefix}\.(\d+)', name) for name in names)
+    return 1 + max(int(match[1]) for match in found if match)
 
 
 @pytest.mark.parametrize('fixture', ['param_groups-pretrain'])

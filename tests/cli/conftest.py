@@ -1,0 +1,99 @@
+"""A config of a few seconds: CAE with pixel targets on 24 pictures of 16 x 16."""
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+CONFIG = """
+_base_ = ['{root}/configs/_base_/default_runtime.py',
+          '{root}/configs/_base_/schedules/cae_pretrain.py']
+custom_imports = dict(imports=['cae_mm', 'interruption'], allow_failed_imports=False)
+data_root = '{data}'
+model = dict(
+    type='ContextAutoencoder',
+    backbone=dict(type='CAEViT', img_size=16, patch_size=4, drop_path_rate=0.3,
+                  arch=dict(embed_dims=24, num_layers=3, num_heads=2)),
+    neck=dict(type='LatentContextualRegressor', grid_size=4, in_dims=24, embed_dims=24,
+              num_heads=2, depth=1),
+    head=dict(type='CAEDecoder', grid_size=4, num_outputs=48, embed_dims=24, num_heads=2, depth=1),
+    target_generator=dict(type='PixelTarget', patch_size=4))
+train_dataloader = dict(
+    batch_size=4, num_workers=0, drop_last=True,
+    sampler=dict(type='EpochSampler', seed=0),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(type='ReproducibleDataset', dataset=dict(
+        type='CustomDataset', data_root=data_root, with_label=False, pipeline=[
+            dict(type='LoadRGBImage'), dict(type='TwoViewCrop', size=16),
+            dict(type='RandomMask', grid=4, num_masked=8), dict(type='PackViews')])))
+train_cfg = dict(max_epochs=2)
+param_scheduler = dict(warmup_epochs=1)
+default_hooks = dict(
+    logger=dict(interval=1), checkpoint=dict(interval=5, by_epoch=False, max_keep_ckpts=1))
+"""
+INTERRUPTION = '''
+import os
+import signal
+
+replace = os.replace
+
+
+def replace_or_die(source, target):
+    """Die where the checkpoint of KILL_AT is written but does not have its name yet."""
+    if os.path.basename(target) == os.environ.get('KILL_AT'):
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+
+
+os.replace = replace_or_die
+'''
+
+
+@pytest.fixture
+def toy_config(tmp_path):
+    """Path of the config; its pictures are made beside it."""
+    data = tmp_path / 'pictures'
+    data.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        coarse.resize((20, 20)).save(data / f'{i:02d}.png')
+    (tmp_path / 'interruption.py').write_text(INTERRUPTION)
+    # mmengine keeps its loggers by the name of the config.
+    config = tmp_path / f'{tmp_path.name}.py'
+    config.write_text(CONFIG.format(root=ROOT, data=data))
+    return config
+
+
+@pytest.fixture
+def run_tool(tmp_path):
+    """A function that runs a file of tools/ as a command and returns the finished process."""
+
+    def run(tool, *arguments, **environment):
+        command = [sys.executable] if tool.endswith('.py') else ['bash']
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])
+        python_path = os.pathsep.join([str(ROOT), str(tmp_path)])
+        return subprocess.run(
+            [*command, str(ROOT / 'tools' / tool), *map(str, arguments)], text=True, cwd=tmp_path,
+            capture_output=True, timeout=300, env={
+                **os.environ, 'PATH': path, 'PYTHONPATH': python_path, 'OMP_NUM_THREADS': '1',
+                'CUDA_VISIBLE_DEVICES': '', **environment})
+
+    return run
+
+
+@pytest.fixture
+def call_tool(tmp_path, monkeypatch):
+    """A function that runs a Python file of tools/ in this process, which is faster."""
+
+    def call(tool, *arguments):
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])
+        runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
+
+    return call

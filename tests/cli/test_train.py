@@ -1,0 +1,95 @@
+"""tools/train.py as it is called, on CPU."""
+import json
+import signal
+import socket
+
+import pytest
+import torch
+
+
+def weights(path):
+    return torch.load(path, weights_only=False)['state_dict']
+
+
+def checkpoints(work):
+    return [path.name.split('.partial')[0] for path in sorted(work.glob('*.pth*'))]
+
+
+def losses(work):
+    """What was logged for each iteration, the last where it ran twice."""
+    found = {}
+    for log in sorted(work.glob('*/vis_data/scalars.json')):
+        for line in map(json.loads, log.read_text().splitlines()):
+            found[line['iter']] = (line['loss_reconstruct'], line['loss_align'], line['lr'])
+    return found
+
+
+def test_resume_after_a_kill(toy_config, run_tool, call_tool, tmp_path):
+    """Killed within an epoch while it saved, and resumed with workers, as if it had not been."""
+    whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+    call_tool('train.py', toy_config, '--work-dir', whole)
+    stopped = run_tool('train.py', toy_config, '--work-dir', killed, KILL_AT='iter_10.pth')
+    assert stopped.returncode == -signal.SIGKILL, stopped.stderr
+    assert checkpoints(killed) == ['iter_10.pth', 'iter_5.pth']
+    assert not (killed / 'iter_10.pth').exists()
+    resumed = run_tool('train.py', toy_config, '--work-dir', killed, '--resume',
+                       '--cfg-options', 'train_dataloader.num_workers=1')
+    assert resumed.returncode == 0, resumed.stderr
+
+    assert checkpoints(killed) == checkpoints(whole) == ['iter_12.pth']
+    expected = losses(whole)
+    assert list(expected) == list(range(1, 13))
+    assert losses(killed) == expected
+    got = weights(killed / 'iter_12.pth')
+    assert all(torch.equal(got[name], value)
+               for name, value in weights(whole / 'iter_12.pth').items())
+
+
+def test_two_processes_are_one_with_twice_the_batch(toy_config, run_tool, call_tool, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = str(probe.getsockname()[1])
+    # The large eps keeps Adam from blowing up the rounding of gradients that are zero.
+    options = ['train_cfg.max_epochs=1', 'model.backbone.drop_path_rate=0',
+               'optim_wrapper.optimizer.lr=0.01', 'optim_wrapper.optimizer.eps=1e-3',
+               'param_scheduler.warmup_epochs=0']
+    one, two = tmp_path / 'one', tmp_path / 'two'
+    call_tool('train.py', toy_config, '--work-dir', one, '--cfg-options', *options,
+              'train_dataloader.batch_size=8')
+    finished = run_tool('dist_train.sh', toy_config, 2, '--work-dir', two, '--cfg-options',
+                        *options, PORT=port)
+    assert finished.returncode == 0, finished.stderr
+    expected, got = (weights(work / 'iter_3.pth') for work in (one, two))
+    for name, value in expected.items():
+        torch.testing.assert_close(got[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_options_reach_the_run(toy_config, call_tool, tmp_path):
+    work = tmp_path / 'work'
+    call_tool('train.py', toy_config, '--work-dir', work, '--amp', '--auto-scale-lr', '--resume',
+              'auto', '--cfg-options', 'train_cfg.max_epochs=1')
+    dumped = (work / toy_config.name).read_text()
+    assert 'amp=True' in dumped and 'enable=True' in dumped
+    # Batches of 4 images, the rate is for 2048; its peak is the last step of the only epoch.
+    assert losses(work)[6][2] == pytest.approx(1.5e-3 * 4 / 2048)
+
+
+@pytest.mark.parametrize('tool, options, message', [
+    ('train.py', ['--data-root', 'nothing'], 'nothing'),
+    ('train.py', ['--resume', 'nothing.pth'], '--resume nothing.pth'),
+    ('train.py', ['--auto-scale-lr', '--cfg-options', 'auto_scale_lr.base_batch_size=None'],
+     'base_batch_size'),
+    ('test.py', ['nothing.pth'], 'no checkpoint nothing.pth'),
+    ('test.py', [__file__], 'evaluates nothing'),
+    ('test.py', [__file__, '--out', 'a.txt'], 'a.txt.*json'),
+])
+def test_wrong_options(toy_config, call_tool, tmp_path, tool, options, message):
+    with pytest.raises((FileNotFoundError, ValueError), match=message):
+        call_tool(tool, toy_config, '--work-dir', tmp_path / 'work', *options)
+
+
+def test_shell_usage(run_tool):
+    for tool, words in (('dist_train.sh', 'CONFIG GPUS'), ('dist_test.sh', 'CHECKPOINT GPUS'),
+                        ('slurm_train.sh', 'PARTITION JOB_NAME')):
+        failed = run_tool(tool, 'config.py')
+        assert failed.returncode == 2 and words in failed.stderr

@@ -1,0 +1,61 @@
+"""The tools train and test any model that mmengine's runner builds, here a classifier."""
+import json
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from .conftest import ROOT
+
+CONFIG = """
+_base_ = ['{root}/configs/_base_/default_runtime.py']
+data_root = 'nowhere'
+dataset = dict(
+    type='CustomDataset', data_root=data_root, data_prefix='pictures',
+    pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')])
+train_dataloader = dict(
+    batch_size=4, num_workers=0, dataset=dataset, sampler=dict(type='DefaultSampler', shuffle=True),
+    collate_fn=dict(type='default_collate'))
+val_dataloader = dict(
+    batch_size=4, num_workers=0, dataset=dataset,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='default_collate'))
+val_evaluator = dict(type='Accuracy')
+val_cfg = dict()
+train_cfg = dict(by_epoch=True, max_epochs=2)
+optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-2))
+model = dict(
+    type='ImageClassifier',
+    data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3, num_classes=2),
+    backbone=dict(type='CAEViT', img_size=16, patch_size=8, out_type='avg_featmap',
+                  arch=dict(embed_dims=12, num_layers=1, num_heads=1)),
+    head=dict(type='LinearClsHead', num_classes=2, in_channels=12, topk=(1,)))
+"""
+
+
+@pytest.fixture
+def classifier_config(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, level in (('dark', 40), ('light', 200)):
+        folder = tmp_path / 'pictures' / name
+        folder.mkdir(parents=True)
+        for i in range(8):
+            pixels = level + rng.integers(0, 40, (16, 16, 3))
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f'{i}.png')
+    config = tmp_path / f'{tmp_path.name}.py'
+    config.write_text(CONFIG.format(root=ROOT))
+    return config
+
+
+def test_train_and_test(classifier_config, call_tool, tmp_path):
+    work = tmp_path / 'work'
+    options = ['--data-root', tmp_path, '--work-dir', work]
+    call_tool('train.py', classifier_config, *options)
+    checkpoint = (work / 'last_checkpoint').read_text()
+    assert checkpoint.endswith('epoch_2.pth')
+    metrics, predictions = tmp_path / 'metrics.json', tmp_path / 'predictions.pkl'
+    call_tool('test.py', classifier_config, checkpoint, *options, '--out', metrics)
+    assert json.loads(metrics.read_text()) == {'accuracy/top1': 100.0}
+    call_tool('test.py', classifier_config, checkpoint, *options, '--out', predictions)
+    assert len(pickle.loads(predictions.read_bytes())) == 16
