@@ -10,7 +10,7 @@ CONFIG=$1
 CHECKPOINT=$2
 GPUS=$3
 TOOLS=$(cd "$(dirname "$0")" && pwd)
-CORES=$(( $(nproc) / GPUS ))
+CORES=$(( $(nproc 2>/dev/null || sysctl -n hw.ncpu) / GPUS ))
 
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(( CORES > 0 ? CORES : 1 ))}
 export PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}"

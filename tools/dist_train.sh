@@ -11,7 +11,7 @@ fi
 CONFIG=$1
 GPUS=$2
 TOOLS=$(cd "$(dirname "$0")" && pwd)
-CORES=$(( $(nproc) / GPUS ))
+CORES=$(( $(nproc 2>/dev/null || sysctl -n hw.ncpu) / GPUS ))
 
 # A process on CPU computes with its share of the cores (torchrun would give it one).
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(( CORES > 0 ? CORES : 1 ))}

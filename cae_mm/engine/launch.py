@@ -78,7 +78,7 @@ def start_processes(cfg: Config) -> None:
         return
     if 'OMP_NUM_THREADS' not in os.environ:
         processes = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
+        torch.set_num_threads(max(1, torch.get_num_threads() // processes))
     if cfg.launcher == 'none':
         return
     if cfg.launcher != 'pytorch':

@@ -14,6 +14,7 @@ def test_logs_every_quantity(toy_runner, tmp_path):
     assert [line['iter'] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert set(lines[0]) >= {'loss', 'loss_line', 'lr', 'grad_norm', 'images_per_s', 'data_share',
                              'data_time', 'time', 'memory', 'progress', 'epoch', 'iter'}
+    assert 'base_lr' not in lines[0]
     assert [line['lr'] for line in lines] == pytest.approx([0, 0.05, 0.1, 0.1, 0.075, 0.025])
     assert [line['progress'] for line in lines] == pytest.approx([100 * i / 6 for i in range(1, 7)])
     assert all(0 <= line['data_share'] <= 1 and line['images_per_s'] > 0 for line in lines)
