@@ -6,8 +6,9 @@ def main() -> None:
     """Measure as the command line says."""
     parser = protocol.make_parser(__doc__)
     parser.add_argument('--k', type=int, nargs='+', default=[10, 20], help='numbers of neighbours')
+    parser.add_argument('--linear-probe', action='store_true', help='fit a linear classifier too')
     args = parser.parse_args()
-    protocol.run(args, k=args.k)
+    protocol.run(args, k=args.k, probe=args.linear_probe)
 
 
 if __name__ == '__main__':

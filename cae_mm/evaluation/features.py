@@ -1,5 +1,6 @@
 """Features of a frozen encoder for the images of a labelled folder."""
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,7 +116,6 @@ def labelled_loader(directory: str | Path, img_size: int | tuple[int, int], batc
                       collate_fn=collate, generator=torch.Generator().manual_seed(0))
 
 
-@torch.inference_mode()
 def extract_features(backbone: nn.Module, loader: DataLoader, preprocess: Callable,
                      feature: str = 'avg', progress: bool = True) -> tuple[Tensor, Tensor]:
     """Run the encoder over a labelled loader.
@@ -127,7 +127,7 @@ def extract_features(backbone: nn.Module, loader: DataLoader, preprocess: Callab
         preprocess (Callable): data preprocessor, gives ``inputs`` (B, 3, H, W) on the device of the
             encoder.
         feature (str): 'avg', the mean of the patch tokens, or 'cls', the class token.
-        progress (bool): show a progress bar.
+        progress (bool): show a progress bar on a terminal.
 
     Returns:
         tuple[Tensor, Tensor]: features (n, C) float32 and labels (n,) int64, on the CPU. Files that
@@ -140,8 +140,8 @@ def extract_features(backbone: nn.Module, loader: DataLoader, preprocess: Callab
     if feature not in FEATURES:
         raise ValueError(f'feature={feature!r} is not one of {", ".join(FEATURES)}')
     features, labels, bad = [], [], []
-    bar = ProgressBar(len(loader)) if progress else None
-    with evaluating(backbone):
+    bar = ProgressBar(len(loader)) if progress and sys.stdout.isatty() else None
+    with torch.inference_mode(), evaluating(backbone):
         for batch, unreadable in loader:
             bad += unreadable
             if batch:

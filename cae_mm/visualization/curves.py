@@ -1,0 +1,60 @@
+"""Curves of a training run."""
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+matplotlib.use('Agg')
+LABELS = {'loss_reconstruct': 'reconstruction loss', 'loss_align': 'alignment loss',
+          'accuracy': 'masked tokens right, %', 'lr': 'learning rate',
+          'code_usage': 'codes in use, %', 'knn/top1_k20': 'k-NN (k = 20), %'}
+
+
+def read_scalars(work_dir: str | Path) -> list[dict]:
+    """All logged records of a work directory, of its resumed parts too, in order.
+
+    Raises:
+        FileNotFoundError: when nothing was logged there.
+    """
+    files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+    records = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    if not records:
+        raise FileNotFoundError(f'{work_dir} has no */vis_data/scalars.json of a training run')
+    return records
+
+
+def series(records: list[dict], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of one logged name; a step that was logged twice counts as it was last."""
+    values = {record['step']: record[name] for record in records
+              if name in record and 'step' in record}
+    steps = sorted(values)
+    return np.array(steps), np.array([values[step] for step in steps])
+
+
+def draw_curves(work_dir: str | Path, path: str | Path,
+                names: Sequence[str] = ('loss_reconstruct', 'loss_align', 'accuracy', 'lr')) -> None:
+    """Write a PNG with a panel for each of ``names`` that was logged.
+
+    Args:
+        work_dir (str | Path): of the run.
+        path (str | Path): file to write.
+        names (Sequence[str]): keys of the log.
+    """
+    from matplotlib import pyplot as plt
+    records = read_scalars(work_dir)
+    curves = {name: series(records, name) for name in names}
+    curves = {name: curve for name, curve in curves.items() if len(curve[0])}
+    figure, axes = plt.subplots(1, len(curves), squeeze=False, layout='constrained',
+                                figsize=(3.2 * len(curves), 2.6))
+    for axis, (name, (steps, values)) in zip(axes[0], curves.items(), strict=True):
+        axis.plot(steps, values, color='#1f5fa8', marker='o' if len(steps) < 12 else '', ms=3)
+        axis.set_title(LABELS.get(name, name), fontsize=10)
+        axis.set_xlabel('epoch' if '/' in name else 'iteration', fontsize=9)
+        axis.tick_params(labelsize=8)
+        axis.grid(alpha=0.3)
+        axis.spines[['top', 'right']].set_visible(False)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,93 @@
+"""Pictures of what the model paints under the mask."""
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cae_mm.evaluation.features import evaluating
+from cae_mm.models.cae import split_mask
+
+matplotlib.use('Agg')
+GREY = 0.5  # of masked patches
+
+
+@dataclass
+class Reconstruction:
+    """Pictures (B, 3, h, w) in [0, 1], in the order in which they are shown."""
+    image: Tensor
+    masked: Tensor
+    prediction: Tensor  # all targets decoded: true ones where visible, predicted where masked
+    pasted: Tensor  # the prediction at the masked patches, the image elsewhere
+    upper_bound: Tensor  # all true targets decoded: what the target generator can show at best
+
+    titles = {'image': 'image', 'masked': 'what the encoder sees', 'prediction': 'prediction, decoded',
+              'pasted': 'prediction in the image', 'upper_bound': 'true targets, decoded'}
+
+
+def second_view(model: nn.Module, images: Tensor) -> Tensor:
+    """Resize (B, 3, H, W) in [0, 1] so that its targets lie on the patch grid of the encoder."""
+    grid = model.backbone.grid(*images.shape[-2:])
+    targets = model.target_generator.grid_size(*images.shape[-2:])
+    size = [side * patches // own
+            for side, patches, own in zip(images.shape[-2:], grid, targets, strict=True)]
+    if size == list(images.shape[-2:]):
+        return images
+    return F.interpolate(images, size, mode='bicubic', antialias=True).clamp(0, 1)
+
+
+@torch.no_grad()
+def reconstruct(model: nn.Module, preprocess: Callable, images: Tensor,
+                mask: Tensor) -> Reconstruction:
+    """Mask images, predict what is under the mask, and decode the prediction to pictures.
+
+    Args:
+        model (nn.Module): a ``ContextAutoencoder``.
+        preprocess (Callable): its data preprocessor.
+        images (Tensor): (B, 3, H, W) uint8 RGB.
+        mask (Tensor): (B, N) bool, True = masked.
+
+    Returns:
+        Reconstruction: pictures of the size of the target generator's view.
+    """
+    target_images = second_view(model, preprocess({'inputs': {'images': images}})[
+        'inputs']['target_images'])
+    inputs = preprocess({'inputs': {'images': images}})['inputs']['images']
+    _, masked = split_mask(mask)
+    masked = masked.to(inputs.device)
+    everything = torch.arange(mask.shape[1], device=inputs.device).expand(len(mask), -1)
+    with evaluating(model):
+        logits = model.forward_masked(inputs, mask, target_images).logits.float()
+        targets = model.target_generator.get_targets(target_images, everything)
+        if not targets.is_floating_point():
+            targets = F.one_hot(targets, logits.shape[-1]).float()
+        mixed = targets.scatter(1, masked[..., None].expand_as(logits), logits)
+        prediction, upper_bound = (
+            model.target_generator.reconstruct(outputs, target_images).cpu()
+            for outputs in (mixed, targets))
+    image = target_images.cpu()
+    rows, columns = model.backbone.grid(*images.shape[-2:])
+    hidden = F.interpolate(mask.cpu().view(-1, 1, rows, columns).float(), image.shape[-2:])
+    return Reconstruction(image, image * (1 - hidden) + GREY * hidden, prediction,
+                          prediction * hidden + image * (1 - hidden), upper_bound)
+
+
+def draw(pictures: Reconstruction, path: str | Path) -> None:
+    """Write a PNG with a row per image and a titled column per kind of picture."""
+    from matplotlib import pyplot as plt
+    height, width = pictures.image.shape[-2:]
+    rows, columns = len(pictures.image), len(pictures.titles)
+    figure, axes = plt.subplots(rows, columns, squeeze=False, layout='constrained',
+                                figsize=(2 * columns, 2 * height / width * rows + 0.4))
+    for column, (name, title) in enumerate(pictures.titles.items()):
+        axes[0, column].set_title(title, fontsize=11)
+        for row, picture in enumerate(getattr(pictures, name)):
+            axes[row, column].imshow(picture.permute(1, 2, 0).numpy(), interpolation='nearest')
+            axes[row, column].axis('off')
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, hspace=0, wspace=0)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,64 @@
+"""One HTML file that needs no other."""
+import base64
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+
+STYLE = '''
+body { font: 17px/1.55 Georgia, serif; color: #222; background: #fff; max-width: 62rem;
+       margin: 2.5rem auto; padding: 0 1.2rem; }
+h1, h2, th, figcaption { font-family: system-ui, sans-serif; }
+h1 { font-size: 1.9rem; margin-bottom: .3rem; } h2 { font-size: 1.25rem; margin-top: 2.2rem; }
+p { max-width: 44rem; } figure { margin: 1rem 0; } img { max-width: 100%; }
+figcaption { font-size: .85rem; color: #555; max-width: 44rem; }
+table { border-collapse: collapse; margin: 1rem 0; }
+th, td { padding: .35rem 1.1rem; text-align: right; border-bottom: 1px solid #ddd; }
+th:first-child, td:first-child { text-align: left; } td { font-variant-numeric: tabular-nums; }
+pre { background: #f5f5f2; padding: .8rem 1rem; overflow-x: auto; font-size: .82rem; }
+'''
+
+
+@dataclass
+class Section:
+    """A heading with what stands below it, in this order; what is empty is left out."""
+    title: str
+    text: str = ''
+    table: list[list[str]] = field(default_factory=list)  # the first row is the head
+    figure: str | Path | None = None  # PNG file, copied into the report
+    caption: str = ''
+    code: str = ''
+
+    def html(self) -> str:
+        """This section as HTML."""
+        parts = [f'<h2>{escape(self.title)}</h2>']
+        parts += [f'<p>{escape(text)}</p>' for text in self.text.split('\n\n') if text]
+        if self.table:
+            head, *rows = ([escape(cell) for cell in row] for row in self.table)
+            parts.append('<table><tr><th>' + '</th><th>'.join(head) + '</th></tr>' + ''.join(
+                '<tr><td>' + '</td><td>'.join(row) + '</td></tr>' for row in rows) + '</table>')
+        if self.figure:
+            data = base64.b64encode(Path(self.figure).read_bytes()).decode()
+            parts.append(f'<figure><img alt="{escape(self.title)}" '
+                         f'src="data:image/png;base64,{data}">'
+                         f'<figcaption>{escape(self.caption)}</figcaption></figure>')
+        if self.code:
+            parts.append(f'<pre>{escape(self.code)}</pre>')
+        return '\n'.join(parts)
+
+
+def write_report(path: str | Path, title: str, lead: str, sections: list[Section]) -> None:
+    """Write sections as one HTML file with all pictures inside.
+
+    Args:
+        path (str | Path): file to write.
+        title (str): heading of the page.
+        lead (str): what the reader should know first.
+        sections (list[Section]): see there.
+    """
+    body = '\n'.join(section.html() for section in sections)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
+        f'<style>{STYLE}</style></head>\n<body><h1>{escape(title)}</h1>\n<p>{escape(lead)}</p>\n'
+        f'{body}\n</body></html>\n', encoding='utf-8')
