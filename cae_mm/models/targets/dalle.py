@@ -10,15 +10,16 @@ from torch import Tensor, nn
 from cae_mm.models.layers import gather_tokens
 from cae_mm.models.targets.weights import load_exactly
 
-WHERE = ('Get the encoder from https://cdn.openaipublic.com/dall-e/encoder.pkl (OpenAI) or '
-         'https://mmassets.onedl.ai/mmselfsup/1.x/target_generator_ckpt/dalle_encoder.pth (OpenMMLab) '
-         'and give its path or URL as checkpoint; or train your own tokenizer with '
-         'tools/train.py configs/tokenizer/dvae_imagenet.py and use DiscreteVAE. '
-         'allow_random=True accepts random weights, for tests and benchmarks only.')
+WHERE = (
+    'Get the encoder from https://cdn.openaipublic.com/dall-e/encoder.pkl (OpenAI) or '
+    'https://mmassets.onedl.ai/mmselfsup/1.x/target_generator_ckpt/dalle_encoder.pth (OpenMMLab) '
+    'and give its path or URL as checkpoint; or train your own tokenizer with tools/train.py '
+    'configs/tokenizer/dvae_imagenet.py and use DiscreteVAE. allow_random=True accepts random '
+    'weights, for tests and benchmarks only.')
 
 
 def map_pixels(images: Tensor) -> Tensor:
-    """Map [0, 1] to [0.1, 0.9], where the logit-Laplace likelihood is finite (DALL-E, appendix A.3)."""
+    """Map [0, 1] to [0.1, 0.9], where the logit-Laplace likelihood is finite (DALL-E, A.3)."""
     return 0.8 * images + 0.1
 
 
@@ -28,7 +29,7 @@ def unmap_pixels(mapped: Tensor) -> Tensor:
 
 
 class Conv(nn.Module):
-    """Convolution that keeps height and width (at stride 1), with DALL-E's parameter names w and b."""
+    """Convolution with DALL-E's parameter names w and b, padded to keep the size at stride 1."""
 
     def __init__(self, in_dims: int, out_dims: int, kernel: int, stride: int = 1):
         super().__init__()
@@ -83,7 +84,7 @@ class DALLEEncoder(nn.Module):
         blocks_per_group (int): residual blocks per group.
         stem_stride (int): stride of the first convolution; the total stride is
             ``stem_stride * 2 ** (num_groups - 1)``. 1 in DALL-E.
-        gain (float, optional): factor of the residual paths, 1 / number of blocks squared by default.
+        gain (float, optional): factor of the residual paths; 1 / number of blocks squared.
     """
 
     def __init__(self, num_codes: int = 8192, hidden_dims: int = 256, num_groups: int = 4,
@@ -104,9 +105,9 @@ class DALLEEncoder(nn.Module):
             ValueError: when a side is not a multiple of the stride.
         """
         if height % self.stride or width % self.stride:
-            raise ValueError(f'the tokenizer turns {self.stride} x {self.stride} pixels into a code, '
-                             f'and {height} x {width} is not a multiple of that: change the size of '
-                             'the tokenizer\'s image')
+            raise ValueError(f'the tokenizer makes a code of {self.stride} x {self.stride} pixels '
+                             f'and {height} x {width} is no multiple of that: change the size of '
+                             "the tokenizer's image")
         return height // self.stride, width // self.stride
 
     def features(self, mapped: Tensor) -> Tensor:
@@ -171,7 +172,7 @@ class DALLEDecoder(nn.Module):
         """Decode code probabilities (B, K, h, w), or ids (B, h, w), to (B, out_channels, H, W)."""
         embed = self.blocks.input
         if codes.dim() == 3:
-            x = F.embedding(codes, embed.w.flatten(1).T).permute(0, 3, 1, 2) + embed.b[:, None, None]
+            x = (F.embedding(codes, embed.w.flatten(1).T) + embed.b).permute(0, 3, 1, 2)
         else:
             x = embed(codes)
         return F.pixel_shuffle(self.blocks[1:](x), self.stem_stride)
@@ -182,14 +183,15 @@ class DALLETokenizer(BaseModule):
     """The d-VAE encoder published with DALL-E, frozen, as the target generator of CAE.
 
     Args:
-        checkpoint (str, optional): path or URL of the encoder: OpenAI's pickled module, which is read
-            without being executed, or a state dict as OpenMMLab distributes it.
+        checkpoint (str, optional): path or URL of the encoder: OpenAI's pickled module, which is
+            read without being executed, or a state dict as OpenMMLab distributes it.
         sha256 (str, optional): digest the checkpoint must have.
         decoder (str, optional): path or URL of the published decoder, needed for pictures only.
         num_codes, hidden_dims, num_groups, blocks_per_group: see :class:`DALLEEncoder`.
         dtype (str): precision of all layers but the last on GPUs. float16 is what the authors ran.
         allow_random (bool): keep random weights, for tests and benchmarks; checkpoint is not read.
-        init_cfg (dict, optional): ``dict(type='Pretrained', checkpoint=...)`` in place of checkpoint.
+        init_cfg (dict, optional): ``dict(type='Pretrained', checkpoint=...)`` instead of
+            checkpoint; as the command line's tokenizer=PATH sets it, it takes precedence.
 
     Raises:
         FileNotFoundError: without a checkpoint; the message says where to get one.
@@ -203,7 +205,7 @@ class DALLETokenizer(BaseModule):
                  num_groups: int = 4, blocks_per_group: int = 2, dtype: str = 'float16',
                  allow_random: bool = False, init_cfg: dict | None = None):
         super().__init__()
-        checkpoint = checkpoint or (init_cfg or {}).get('checkpoint')
+        checkpoint = (init_cfg or {}).get('checkpoint', checkpoint)
         self.num_outputs, self.dtype = num_codes, getattr(torch, dtype)
         sizes = dict(num_codes=num_codes, hidden_dims=hidden_dims, num_groups=num_groups,
                      blocks_per_group=blocks_per_group)

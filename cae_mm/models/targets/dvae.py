@@ -19,9 +19,9 @@ WINDOW = 100  # iterations over which the use of the codes is logged
 class DiscreteVAE(BaseModel):
     """Image to a grid of codes and back, trained through the Gumbel-softmax relaxation.
 
-    As an algorithm it minimises reconstruction plus regulariser; as a target generator it gives the
-    likeliest codes. With ``init_cfg=dict(type='Pretrained', checkpoint=PATH)`` the constructor loads a
-    checkpoint of its own training, every weight or none.
+    As an algorithm it minimises reconstruction plus regulariser; as a target generator it gives
+    the likeliest codes. With ``init_cfg=dict(type='Pretrained', checkpoint=PATH)`` the constructor
+    loads a checkpoint of its own training, every weight or none.
 
     Args:
         num_codes (int): codes K.
@@ -33,12 +33,12 @@ class DiscreteVAE(BaseModel):
             float, their share of the run.
         reconstruction (str): 'mse', 'l1' or 'logit_laplace' (DALL-E's likelihood).
         regulariser (str): 'kl': divergence of each position's distribution from the uniform one;
-            'usage': divergence of the batch's mean distribution from it, which asks for all codes to be
-            used and leaves every position free to be certain.
-        weight (float): of the regulariser, per position, against the reconstruction per pixel value.
-        sharpness (float): standard deviation of a position's logits over the codes when training starts.
-            The first batch makes every code the logit of being near one of its own features, because
-            from random logits most codes are never chosen and never learn. 0 keeps the random ones.
+            'usage': divergence of the batch's mean distribution from it, which asks for all codes
+            to be used and leaves every position free to be certain.
+        weight (float): of the regulariser, in nats, against the reconstruction per pixel value.
+        sharpness (float): standard deviation, over the codes, of a position's logits when training
+            starts. The first batch makes each code's logit the nearness to one of its features,
+            since from random logits most codes are never chosen and never learn. 0: random.
         straight_through (bool): decode the sampled code itself, with the relaxation's gradient.
         allow_random (bool): accept to be a tokenizer with random weights, for tests and benchmarks.
         dtype (str): precision of all layers but the last on GPUs when used as a tokenizer.
@@ -72,8 +72,8 @@ class DiscreteVAE(BaseModel):
         sizes = dict(num_codes=num_codes, hidden_dims=hidden_dims, num_groups=num_groups,
                      blocks_per_group=blocks_per_group, stem_stride=stem_stride, gain=gain)
         self.encoder = DALLEEncoder(**sizes)
-        self.decoder = DALLEDecoder(
-            **sizes, code_dims=code_dims, out_channels=6 if reconstruction == 'logit_laplace' else 3)
+        self.decoder = DALLEDecoder(**sizes, code_dims=code_dims,
+                                    out_channels=6 if reconstruction == 'logit_laplace' else 3)
         # Buffers, so that a resumed run goes on where it stopped, and tensors, so that no iteration
         # makes the GPU wait for the host.
         self.register_buffer('step', torch.zeros(()))
@@ -91,10 +91,11 @@ class DiscreteVAE(BaseModel):
     @staticmethod
     def where() -> str:
         """How to come by a trained tokenizer."""
-        return ('Train a tokenizer with tools/train.py configs/tokenizer/dvae_imagenet.py (or another '
-                'config of that directory) and name its checkpoint in the target generator: '
-                'init_cfg=dict(type="Pretrained", checkpoint=PATH). allow_random=True accepts '
-                'random weights, for tests and benchmarks only.')
+        return ('Train a tokenizer with tools/train.py configs/tokenizer/dvae_imagenet.py (or '
+                'another config of that directory) and give its checkpoint, with --cfg-options '
+                'tokenizer=PATH or as init_cfg=dict(type="Pretrained", checkpoint=PATH) of the '
+                'target generator. allow_random=True accepts random weights, for tests and '
+                'benchmarks only.')
 
     def init_weights(self) -> None:
         """Keep the weights of the constructor, which are initialised or loaded already."""
@@ -130,7 +131,7 @@ class DiscreteVAE(BaseModel):
         return (output + 0.5).clamp(0, 1)
 
     def forward(self, inputs: dict, data_samples=None, mode: str = 'loss'):
-        """Dispatch to the losses ('loss'), the logits (B, K, h, w) ('tensor') or pictures ('predict')."""
+        """Give the losses ('loss'), the logits (B, K, h, w) ('tensor') or pictures ('predict')."""
         images = inputs['target_images']
         if mode == 'loss' and self.sharpness:
             self.place_codes(images)
@@ -151,9 +152,10 @@ class DiscreteVAE(BaseModel):
             logits (Tensor): (B, K, h, w).
 
         Returns:
-            dict: ``loss_reconstruct``, ``loss_regularise``; ``code_usage``, share of the codes that were
-            some position's likeliest in the last 100 iterations, in percent; ``code_perplexity``,
-            exp(entropy) of their frequencies over about as long; ``temperature``.
+            dict: ``loss_reconstruct``, ``loss_regularise``; ``code_usage``, share of the codes that
+            were some position's likeliest in the last 100 iterations, in percent;
+            ``code_perplexity``, exp(entropy) of their frequencies over about as long;
+            ``temperature``.
         """
         logits = logits.float()
         temperature = self.current_temperature()
@@ -224,8 +226,8 @@ class DiscreteVAE(BaseModel):
         if isinstance(steps, float):
             max_iters = MessageHub.get_current_instance().get_info('max_iters', None)
             if max_iters is None:
-                raise ValueError(f'anneal={steps} is a share of the run, and outside a runner there is '
-                                 'none: give a number of iterations as int')
+                raise ValueError(f'anneal={steps} is a share of a run, and there is none outside '
+                                 'a runner: give a number of iterations as int')
             steps = max(1, steps * max_iters)
         start, end = self.temperature
         return start * (end / start) ** (self.step / steps).clamp(max=1)

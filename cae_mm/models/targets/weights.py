@@ -22,7 +22,7 @@ class Inert:
 
 
 def fetch(checkpoint: str | Path, sha256: str | None = None) -> Path:
-    """Return the local file of a path or URL; a download is cached by torch.hub, complete or absent.
+    """Return the local file of a path or URL; downloads are cached, complete or not at all.
 
     Args:
         checkpoint (str | Path): a path, or an http(s) URL.
@@ -52,10 +52,10 @@ def fetch(checkpoint: str | Path, sha256: str | None = None) -> Path:
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Read the tensors of a state dict, a runner's checkpoint or a pickled module, executing nothing.
+    """Read the tensors of a state dict, a runner's checkpoint or a pickled module; run nothing.
 
-    torch's ``weights_only`` unpickler refuses what it does not know; here every name that it does not
-    know is answered with a class that only stores what it is given, so that the tensors remain.
+    torch's ``weights_only`` unpickler refuses the names it does not know. Here each of them stands
+    for a class that only stores what it is given, so that the tensors remain.
 
     Raises:
         ValueError: when the file cannot be read in this way, with the way to convert it.
@@ -70,9 +70,9 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:
         raise ValueError(
-            f'{path} cannot be read without executing it, or is truncated: {error}. If you trust its '
-            'origin, convert it where the code it needs is installed: torch.save(torch.load(PATH, '
-            'weights_only=False).state_dict(), NEW_PATH)') from error
+            f'{path} cannot be read without executing it, or is truncated: {error}. If you trust '
+            'its origin, convert it where the code it needs is installed: torch.save(torch.load('
+            'PATH, weights_only=False).state_dict(), NEW_PATH)') from error
     if isinstance(content, Inert):
         return dict(module_tensors(content))
     content = content.get('state_dict', content) if isinstance(content, dict) else content
@@ -97,12 +97,12 @@ def load_exactly(module: nn.Module, checkpoint: str | Path, sha256: str | None =
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when the file is not readable, or names and shapes differ; the message lists them.
+        ValueError: when the file is not readable, or for names and shapes that differ, with a list.
     """
     state = read_state_dict(fetch(checkpoint, sha256))
     state = {k: v for k, v in state.items() if not k.startswith('data_preprocessor.')}
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f'{checkpoint} is of another architecture; give the settings it was trained '
-                         f'with. {error}') from error
+        raise ValueError(f'{checkpoint} is of another architecture; give the settings it was '
+                         f'trained with. {error}') from error
