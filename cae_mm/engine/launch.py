@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -94,8 +95,12 @@ def start_processes(cfg: Config) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build the config's runner."""
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    """Build the config's runner; on GPUs, ``compile_model = True`` compiles the model's forward."""
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if cfg.get('compile_model') and torch.cuda.is_available():
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model.compile_forward()
+    return runner
 
 
 def end_processes() -> None:

@@ -5,7 +5,10 @@ import torch
 import torch.nn.functional as F
 from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from mmpretrain.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from cae_mm.models.layers import CrossAttention, SelfAttention
 
 
 @dataclass
@@ -122,8 +125,8 @@ class ContextAutoencoder(BaseSelfSupervisor):
         Raises:
             ValueError: for masks that do not fit, or a target grid that is not the patch grid.
         """
-        visible, masked = (i.to(images.device, non_blocking=True) for i in split_mask(mask))
         self._check_grids(images, mask, target_images)
+        visible, masked = (i.to(images.device, non_blocking=True) for i in split_mask(mask))
         ids = self.target_generator.get_targets(target_images, masked)
         latent, predicted, target, logits = self.predict_masked(images, visible, masked)
         align = self.align_weight * F.mse_loss(predicted.float(), target.float())
@@ -157,6 +160,39 @@ class ContextAutoencoder(BaseSelfSupervisor):
     def extract_feat(self, inputs: Tensor | dict[str, Tensor]) -> tuple[Tensor, ...]:
         """Outputs of the backbone for whole images."""
         return self.backbone(inputs['images'] if isinstance(inputs, dict) else inputs)
+
+    def flops_per_image(self) -> float:
+        """FLOPs of training on one image with half of its patches masked, as for model FLOP utilisation.
+
+        Matrix multiplications only: passes with gradients count three times, the alignment pass and
+        the tokenizer's encoder once.
+        """
+        patches = self.backbone.pos_embed.shape[1] - 1
+        masked = patches // 2
+        visible = patches - masked
+
+        def blocks(module, tokens, context=None):
+            dense = sum(layer.weight.numel() * (tokens if context is None or name[-1] not in 'kv'
+                                                else context)
+                        for name, layer in module.named_modules() if isinstance(layer, nn.Linear))
+            heads = sum(layer.proj.in_features for layer in module.modules()
+                        if isinstance(layer, (SelfAttention, CrossAttention)))
+            return 2 * dense + 4 * heads * tokens * (context or tokens)
+
+        patch = 2 * self.backbone.patch_embed.weight.numel()
+        encode = [blocks(self.backbone.blocks, n + 1) + n * patch for n in (visible, masked)]
+        project = [blocks(self.neck.project, n) for n in (visible, masked)]
+        regress = blocks(self.neck.blocks, masked, patches)
+        decode = blocks(self.head, masked)
+        total = 3 * (encode[0] + project[0] + regress + decode) + encode[1] + project[1]
+        if not hasattr(self.target_generator, 'encoder'):
+            return total
+        device, stride = self.backbone.pos_embed.device, self.target_generator.encoder.stride
+        with FlopCounterMode(display=False) as counter:
+            self.target_generator.get_targets(
+                torch.zeros(1, 3, *(stride * side for side in self.backbone.grid_size), device=device),
+                torch.arange(masked, device=device)[None])
+        return total + counter.get_total_flops()
 
     def compile_forward(self):
         """Compile the method with torch.compile; losses and targets stay eager."""

@@ -35,15 +35,17 @@ class CAEDataPreprocessor(BaseDataPreprocessor):
 
         Returns:
             dict: ``inputs`` as above with ``images`` normalised and ``target_images`` float32 in
-            [0, 1] (the images themselves where there is no second view), and ``data_samples``.
+            [0, 1] (the images themselves where there is no second view) and ``mask`` left on the
+            CPU; ``data_samples`` unchanged.
         """
-        data = self.cast_data(data)
         inputs = data['inputs']
         if isinstance(inputs, dict):
-            target = inputs.get('target_images', inputs['images'])
-            inputs = dict(inputs, images=self.normalise(inputs['images']),
+            # The mask stays behind: its indices are made on the CPU, where nothing waits for them.
+            views = self.cast_data({k: v for k, v in inputs.items() if k != 'mask'})
+            target = views.get('target_images', views['images'])
+            inputs = dict(inputs, images=self.normalise(views['images']),
                           target_images=target.float() / 255)
         else:
             images = torch.stack(inputs) if isinstance(inputs, (list, tuple)) else inputs
-            inputs = self.normalise(images)
+            inputs = self.normalise(self.cast_data(images))
         return {'inputs': inputs, 'data_samples': data.get('data_samples')}

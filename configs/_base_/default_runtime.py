@@ -17,6 +17,7 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='mmpretrain.SafeCheckpointHook', interval=10, max_keep_ckpts=3))
+custom_hooks = [dict(type='mmpretrain.BadFilesHook'), dict(type='mmpretrain.StrictLoadHook')]
 # The logger's interval: on GPUs the time of a single step is not that of its computation.
 log_processor = dict(window_size=50)
 visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])

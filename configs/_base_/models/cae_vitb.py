@@ -13,3 +13,6 @@ model = dict(
         checkpoint='https://mmassets.onedl.ai/mmselfsup/1.x/target_generator_ckpt/dalle_encoder.pth'),
     align_weight=2.0)
 del block, decoder
+
+# Keys that change only speed.
+compile_model = True  # on GPUs

@@ -1,0 +1,186 @@
+"""The algorithm: what it returns, what it leaves out, what it refuses."""
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+from torch import nn
+
+from cae_mm.models.cae import split_mask
+from cae_mm.models.layers import TransformerBlock
+
+BLOCK = dict(drop_path_rate=0.1)
+
+
+def build(**changes):
+    torch.manual_seed(0)
+    config = dict(
+        type='ContextAutoencoder',
+        backbone=dict(type='CAEViT', arch=dict(embed_dims=32, num_layers=2, num_heads=4),
+                      img_size=32, patch_size=8, **BLOCK),
+        neck=dict(type='LatentContextualRegressor', grid_size=4, in_dims=32, embed_dims=16,
+                  num_heads=2, depth=2, **BLOCK),
+        head=dict(type='CAEDecoder', grid_size=4, embed_dims=16, num_heads=2, depth=1,
+                  num_outputs=192, **BLOCK),
+        target_generator=dict(type='PixelTarget', patch_size=8))
+    for key, value in changes.items():
+        part, name = key.split('__')
+        config[part][name] = value
+    return MODELS.build(config)
+
+
+def batch(size=4, masked=6):
+    mask = torch.rand(size, 16).argsort(1) < masked
+    return dict(inputs=dict(images=torch.randint(0, 256, (size, 3, 32, 32), dtype=torch.uint8),
+                            mask=mask))
+
+
+def test_split_mask():
+    mask = torch.tensor([[1, 0, 1, 0], [0, 0, 1, 1]]).bool()
+    visible, masked = split_mask(mask)
+    assert visible.tolist() == [[1, 3], [0, 1]] and masked.tolist() == [[0, 2], [2, 3]]
+
+
+@pytest.mark.parametrize('mask', [[[0, 0]], [[1, 1]], [[1, 0], [0, 0]]])
+def test_split_mask_refuses(mask):
+    with pytest.raises(ValueError, match=r'in 1\.\.1'):
+        split_mask(torch.tensor(mask).bool())
+
+
+def test_a_step_reaches_every_parameter_but_not_the_target():
+    model = build().train()
+    data = model.data_preprocessor(batch())
+    losses = model(**data, mode='loss')
+    assert set(losses) == {'loss_reconstruct', 'loss_align'}
+    losses['loss_align'].backward(retain_graph=True)
+    # Alignment trains the regressor and the encoder, but not what comes after the prediction.
+    assert all(p.grad is None for p in model.head.parameters())
+    losses['loss_reconstruct'].backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+def test_alignment_target_is_the_encoder_of_now():
+    model = build().eval()
+    inputs = model.data_preprocessor(batch())['inputs']
+    before = model.forward_masked(**inputs).target
+    with torch.no_grad():
+        model.backbone.blocks[0].mlp.fc1.weight += 0.1
+    after = model.forward_masked(**inputs).target
+    _, masked = split_mask(inputs['mask'])
+    expected = model.neck.project(model.backbone.encode(inputs['images'], masked)[:, 1:])
+    assert not after.requires_grad and not torch.allclose(before, after)
+    torch.testing.assert_close(after, expected)
+
+
+def test_one_batch_is_learned():
+    model = build()
+    model.eval()  # no drop path: the loss of one batch must fall steadily
+    inputs = model.data_preprocessor(batch())['inputs']
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    history = []
+    for _ in range(30):
+        out = model.forward_masked(**inputs)
+        loss = out.loss_reconstruct + out.loss_align
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        history.append(loss.item())
+    assert history[-1] < 0.8 * history[0]
+
+
+def test_bfloat16_autocast_keeps_gradients_of_the_encoder():
+    """The pass without gradients must not leave casts without gradients to the other one."""
+    model = build().eval()
+    inputs = model.data_preprocessor(batch())['inputs']
+
+    def gradients(enabled):
+        model.zero_grad()
+        with torch.autocast('cpu', torch.bfloat16, enabled=enabled):
+            losses = model.loss(inputs)
+        assert all(loss.dtype == torch.float32 for loss in losses.values())
+        sum(losses.values()).backward()
+        return torch.cat([p.grad.flatten() for p in model.backbone.parameters()])
+
+    low, full = gradients(True), gradients(False)
+    assert nn.functional.cosine_similarity(low, full, dim=0) > 0.99
+
+
+def test_compiled_forward_agrees():
+    model = build().eval()
+    inputs = model.data_preprocessor(batch())['inputs']
+    eager = model.forward_masked(**inputs)
+    model.compile_forward()
+    compiled = model.forward_masked(**inputs)
+    torch.testing.assert_close(compiled.logits, eager.logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(compiled.loss_align, eager.loss_align, atol=1e-5, rtol=1e-5)
+
+
+def test_checkpoints_do_not_carry_the_target_generator():
+    model = build()
+    model.target_generator.register_buffer('table', torch.ones(3))
+    state = model.state_dict()
+    assert not any(name.startswith('target_generator') for name in state)
+    assert not build().load_state_dict(state, strict=True).missing_keys
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(neck__in_dims=16), 'in_dims=16'),
+    (dict(head__embed_dims=32), 'neck has 16 channels, the head 32'),
+    (dict(head__num_outputs=10), 'num_outputs=10'),
+    (dict(neck__grid_size=5), 'grid_size'),
+    (dict(head__num_heads=5), '16 channels do not split into 5 heads'),
+])
+def test_parts_that_do_not_fit(changes, message):
+    with pytest.raises(ValueError, match=message):
+        build(**changes)
+
+
+def test_grids_that_do_not_fit():
+    model = build()
+    data = model.data_preprocessor(batch())['inputs']
+    with pytest.raises(ValueError, match='6x6 targets of a 48x48 view'):
+        model.forward_masked(data['images'], data['mask'], torch.rand(4, 3, 48, 48))
+    with pytest.raises(ValueError, match='masks of 9'):
+        model.forward_masked(data['images'], data['mask'][:, :9], data['target_images'])
+
+
+def test_pixel_targets_are_normalised_patches_and_come_back():
+    target = build().target_generator
+    images = torch.rand(2, 3, 32, 32)
+    everything = torch.arange(16).expand(2, -1)
+    pixels = target.get_targets(images, everything)
+    assert pixels.mean(-1).abs().max() < 1e-5 and (pixels.std(-1) - 1).abs().max() < 1e-2
+    torch.testing.assert_close(target.reconstruct(pixels, images), images, atol=1e-5, rtol=0)
+
+
+def test_attention_is_that_of_the_formula():
+    torch.manual_seed(0)
+    block = TransformerBlock(16, 2).eval()
+    nn.init.normal_(block.attn.q_bias)
+    nn.init.normal_(block.attn.v_bias)
+    x = torch.randn(2, 5, 16)
+    q, k, v = (block.attn.qkv(x) + torch.cat(
+        [block.attn.q_bias, torch.zeros(16), block.attn.v_bias])).chunk(3, -1)
+    heads = []
+    for h in (slice(0, 8), slice(8, 16)):
+        weights = (q[..., h] @ k[..., h].transpose(1, 2) / 8 ** 0.5).softmax(-1)
+        heads.append(weights @ v[..., h])
+    torch.testing.assert_close(block.attn(x), block.attn.proj(torch.cat(heads, -1)),
+                               atol=1e-5, rtol=1e-5)
+
+
+def test_flops_are_those_counted():
+    """One forward pass counted by PyTorch; ours says three times that, less for the target."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+    model = build().eval()
+    inputs = model.data_preprocessor(batch(size=1, masked=8))['inputs']
+    visible, masked = split_mask(inputs['mask'])
+
+    def count(function, *args):
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            function(*args)
+        return counter.get_total_flops()
+
+    total = count(model.predict_masked, inputs['images'], visible, masked)
+    encode = count(model.backbone.encode, inputs['images'], masked)
+    project = count(model.neck.project, torch.zeros(1, 8, 32))
+    assert model.flops_per_image() == 3 * total - 2 * (encode + project)
