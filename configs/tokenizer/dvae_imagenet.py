@@ -13,7 +13,7 @@ pipeline = [
 # 8 GPUs x 64 = 512 images, as DALL-E: 1281167 / 512 = 2502 steps per epoch, 50,000 in 20 epochs.
 train_dataloader = dict(batch_size=64, dataset=dict(dataset=dict(pipeline=pipeline)))
 train_cfg = dict(max_epochs=20)
-# DALL-E: Adam, 1e-4 cosine to 1.25e-6, betas (0.9, 0.999), decay 1e-4, over 3 M steps. 60 times
+# DALL-E: AdamW, 1e-4 to 1.25e-6 over 1.2 M of 3 M steps, betas (0.9, 0.999), decay 1e-4. 60 times
 # fewer steps bear a larger rate.
 optim_wrapper = dict(
     optimizer=dict(lr=3e-4, betas=(0.9, 0.999), weight_decay=1e-4))
