@@ -11,7 +11,7 @@ dvae = dict(
     temperature=(1.0, 1 / 16),
     anneal=0.5,
     reconstruction='mse',
-    # EuroSAT, width 32, 300 steps of 32, one seed: 0.001 leaves a perplexity of 183, 0.01 of 360, at
+    # EuroSAT, width 32, 300 steps of 32, one seed: 0.001 leaves a perplexity of 183, 0.01 360, at
     # the same error (0.0051).
     regulariser='usage',
     weight=0.01)
