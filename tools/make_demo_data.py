@@ -55,15 +55,13 @@ def load_photographs(val_share: float) -> dict[str, list[np.ndarray]]:
 
 
 def crop(photograph: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """A random square of a photograph, reduced up to three times, as (size, size, 3) uint8."""
-    limit = min(photograph.shape[:2])
-    side = int(rng.integers(min(size, limit), min(3 * size, limit) + 1))
+    """A random square of a photograph, in its resolution or magnified, as (size, size, 3) uint8."""
+    side = int(rng.integers(size // 4, min(size, *photograph.shape[:2]) + 1))
     top, left = (rng.integers(extent - side + 1) for extent in photograph.shape[:2])
     square = photograph[top:top + side, left:left + side]
     if rng.random() < 0.5:
         square = square[:, ::-1]
-    interpolation = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
-    return cv2.resize(square, (size, size), interpolation=interpolation)
+    return cv2.resize(square, (size, size), interpolation=cv2.INTER_CUBIC)
 
 
 def place(scan: np.ndarray, size: int, center: np.ndarray, side: float,
@@ -210,9 +208,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('out', type=Path, help='directory to write')
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--done', type=Path, help='file to write at the end')
     args = parser.parse_args()
-    for name, count in make_demo_data(args.out, seed=args.seed).items():
-        print(f'{name:<16} {count:>6} images')
+    counts = make_demo_data(args.out, seed=args.seed)
+    summary = ''.join(f'{name:<16} {count:>6} images\n' for name, count in counts.items())
+    print(summary, end='')
+    if args.done:
+        args.done.write_text(summary)
 
 
 if __name__ == '__main__':

@@ -9,7 +9,8 @@ import numpy as np
 matplotlib.use('Agg')
 LABELS = {'loss_reconstruct': 'reconstruction loss', 'loss_align': 'alignment loss',
           'accuracy': 'masked tokens right, %', 'lr': 'learning rate',
-          'code_usage': 'codes in use, %', 'knn/top1_k20': 'k-NN (k = 20), %'}
+          'code_usage': 'codes in use, %', 'code_perplexity': 'perplexity of the codes',
+          'knn/top1_k20': 'k-NN (k = 20), %'}
 
 
 def read_scalars(work_dir: str | Path) -> list[dict]:
@@ -33,8 +34,9 @@ def series(records: list[dict], name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array(steps), np.array([values[step] for step in steps])
 
 
-def draw_curves(work_dir: str | Path, path: str | Path,
-                names: Sequence[str] = ('loss_reconstruct', 'loss_align', 'accuracy', 'lr')) -> None:
+def draw_curves(
+        work_dir: str | Path, path: str | Path,
+        names: Sequence[str] = ('loss_reconstruct', 'loss_align', 'accuracy', 'lr')) -> None:
     """Write a PNG with a panel for each of ``names`` that was logged.
 
     Args:

@@ -24,8 +24,9 @@ class Reconstruction:
     pasted: Tensor  # the prediction at the masked patches, the image elsewhere
     upper_bound: Tensor  # all true targets decoded: what the target generator can show at best
 
-    titles = {'image': 'image', 'masked': 'what the encoder sees', 'prediction': 'prediction, decoded',
-              'pasted': 'prediction in the image', 'upper_bound': 'true targets, decoded'}
+    titles = {'image': 'image', 'masked': 'what the encoder sees',
+              'prediction': 'prediction, decoded', 'pasted': 'prediction in the image',
+              'upper_bound': 'true targets, decoded'}
 
 
 def second_view(model: nn.Module, images: Tensor) -> Tensor:
@@ -53,9 +54,8 @@ def reconstruct(model: nn.Module, preprocess: Callable, images: Tensor,
     Returns:
         Reconstruction: pictures of the size of the target generator's view.
     """
-    target_images = second_view(model, preprocess({'inputs': {'images': images}})[
-        'inputs']['target_images'])
-    inputs = preprocess({'inputs': {'images': images}})['inputs']['images']
+    views = preprocess({'inputs': {'images': images}})['inputs']
+    inputs, target_images = views['images'], second_view(model, views['target_images'])
     _, masked = split_mask(mask)
     masked = masked.to(inputs.device)
     everything = torch.arange(mask.shape[1], device=inputs.device).expand(len(mask), -1)

@@ -1,7 +1,7 @@
 # A small CAE on the demo's 64 px images: 2 M parameters, minutes on 2 CPU cores.
 #   tools/train.py configs/pretrain/cae_vitt_demo.py --cfg-options tokenizer=PATH
 _base_ = ['../_base_/default_runtime.py', '../_base_/datasets/pretrain_small.py',
-          '../_base_/schedules/cae_pretrain.py']
+          '../_base_/schedules/cae_pretrain.py', '../_base_/models/dvae_small.py']
 data_root = 'demo_out/data/imagenet/train'
 tokenizer = 'demo_out/tokenizer/last.pth'
 
@@ -18,3 +18,15 @@ model = dict(
     target_generator={{_base_.dvae}},
     align_weight=2.0)
 del decoder
+pipeline = [
+    dict(type='LoadRGBImage'),
+    # Digits: no mirror images, and crops that keep the digit.
+    dict(type='TwoViewCrop', size=64, scale=(0.6, 1.0), flip_prob=0.),
+    dict(type='BlockMask', grid=8, num_masked=32, min_per_block=4),  # half of 8 x 8
+    dict(type='PackViews'),
+]
+train_dataloader = dict(
+    batch_size=128, dataset=dict(dataset=dict(data_root=data_root, pipeline=pipeline)))
+# 1.5e-3 as for large batches: the run is short.
+train_cfg = dict(max_epochs=12)
+param_scheduler = dict(warmup_epochs=1)

@@ -1,0 +1,75 @@
+"""k-NN against a brute-force computation."""
+import numpy as np
+import pytest
+import torch
+
+from cae_mm.evaluation.knn import knn_accuracy, knn_predict
+
+
+@pytest.fixture
+def data():
+    generator = torch.Generator().manual_seed(0)
+    centers = torch.randn(5, 12, generator=generator)
+    labels = torch.randint(5, (400,), generator=generator)
+    features = centers[labels] + 1.5 * torch.randn(400, 12, generator=generator)
+    return (features[:300], labels[:300]), (features[300:], labels[300:])
+
+
+def brute_force(train, labels, features, k, temperature):
+    train = train / np.linalg.norm(train, axis=1, keepdims=True)
+    predictions = []
+    for feature in features / np.linalg.norm(features, axis=1, keepdims=True):
+        cosine = train @ feature
+        votes = np.zeros(labels.max() + 1)
+        for i in np.argsort(-cosine)[:k]:
+            votes[labels[i]] += np.exp(cosine[i] / temperature)
+        predictions.append(votes.argmax())
+    return np.array(predictions)
+
+
+@pytest.mark.parametrize('k, temperature', [(1, 0.07), (7, 0.07), (20, 1.0), (300, 0.07)])
+def test_equals_brute_force(data, k, temperature):
+    (train, labels), (val, _) = data
+    found = knn_predict(train, labels, val, k, temperature)[k]
+    expected = brute_force(train.double().numpy(), labels.numpy(), val.double().numpy(), k,
+                           temperature)
+    np.testing.assert_array_equal(found.numpy(), expected)
+
+
+def test_the_chunk_does_not_matter(data):
+    (train, labels), (val, _) = data
+    whole = knn_predict(train, labels, val, (10, 20), chunk=1000)
+    parts = knn_predict(train, labels, val, (10, 20), chunk=3)  # 48 training images at a time
+    assert all(torch.equal(whole[k], parts[k]) for k in (10, 20))
+
+
+def test_never_the_whole_similarity_matrix(data, monkeypatch):
+    sizes, topk = [], torch.Tensor.topk
+    monkeypatch.setattr(torch.Tensor, 'topk',
+                        lambda self, *args: sizes.append(self.shape) or topk(self, *args))
+    (train, labels), (val, _) = data
+    knn_predict(train, labels, val, 5, chunk=4)
+    assert max(rows for rows, _ in sizes) == 4
+    assert max(columns for _, columns in sizes) == 4 * 16 + 5
+
+
+def test_accuracy_is_in_percent(data):
+    train, val = data
+    results = knn_accuracy(train, val, (10, 20))
+    expected = (knn_predict(*train, val[0], 10)[10] == val[1]).float().mean().item()
+    assert results.keys() == {'knn/top1_k10', 'knn/top1_k20'}
+    assert results['knn/top1_k10'] == pytest.approx(100 * expected)
+    assert results['knn/top1_k10'] > 50
+
+
+@pytest.mark.parametrize('k', [0, 301, (10, 301)])
+def test_more_neighbours_than_images(data, k):
+    (train, labels), (val, _) = data
+    with pytest.raises(ValueError, match=r'300 training images: choose k in 1\.\.300'):
+        knn_predict(train, labels, val, k)
+
+
+def test_features_of_another_encoder(data):
+    (train, labels), (val, _) = data
+    with pytest.raises(ValueError, match='12 channels, the others 6'):
+        knn_predict(train, labels, val[:, :6])

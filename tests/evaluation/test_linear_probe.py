@@ -1,0 +1,53 @@
+"""The linear probe on features whose answer is known."""
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cae_mm.evaluation.linear_probe import fit, linear_probe
+
+
+def make(n, noise, seed):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(4, (n,), generator=generator)
+    features = F.one_hot(labels, 4).float() @ torch.eye(4, 16) * 1e3
+    return features + 1e3 * noise * torch.randn(n, 16, generator=generator) + 5e4, labels
+
+
+def test_separable_features_are_separated():
+    assert linear_probe(make(300, 0.05, 0), make(100, 0.05, 1))['linear/top1'] == 100
+
+
+def test_random_labels_are_not_learned():
+    features, labels = make(400, 1.0, 2)
+    shuffled = labels[torch.randperm(400, generator=torch.Generator().manual_seed(3))]
+    assert linear_probe((features[:300], shuffled[:300]),
+                        (features[300:], shuffled[300:]))['linear/top1'] < 45
+
+
+def test_is_deterministic():
+    train, val = make(200, 0.6, 4), make(200, 0.6, 5)
+    first = linear_probe(train, val)
+    torch.rand(3)  # the global generator plays no part
+    assert linear_probe(train, val) == first
+
+
+def test_noise_asks_for_a_stronger_penalty():
+    clean = linear_probe(make(60, 0.05, 6), make(50, 0.05, 7))
+    noisy = linear_probe(make(60, 1.2, 6), make(50, 1.2, 7), penalties=(1e-1, 1e-5))
+    assert clean['linear/top1'] == 100
+    assert noisy['linear/penalty'] == 1e-1
+
+
+def test_fit_is_a_minimum():
+    features, labels = make(200, 0.8, 8)
+    features = (features - features.mean(0)) / features.std(0)
+    weight = fit(features, labels, 4, 1e-2).requires_grad_()
+    loss = F.cross_entropy(features @ weight[:-1] + weight[-1], labels)
+    (loss + 1e-2 * weight[:-1].square().sum()).backward()
+    assert weight.grad.abs().max() < 1e-3
+
+
+def test_one_class():
+    features, labels = make(50, 0.1, 9)
+    with pytest.raises(ValueError, match='all 50 training images are of one class'):
+        linear_probe((features, labels * 0), (features, labels))
