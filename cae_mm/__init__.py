@@ -1,6 +1,8 @@
 """CAE, the Context Autoencoder, as an OpenMMLab plugin: importing it fills mmpretrain's registries."""
+import cae_mm.checkpoint.loader  # noqa: F401
 import cae_mm.datasets  # noqa: F401
 import cae_mm.engine  # noqa: F401
+import cae_mm.evaluation  # noqa: F401
 import cae_mm.models  # noqa: F401
 import cae_mm.transforms  # noqa: F401
 

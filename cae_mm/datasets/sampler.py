@@ -1,6 +1,6 @@
 """The order of the samples."""
 import torch
-from mmengine.dist import get_dist_info, sync_random_seed
+from mmengine.dist import get_dist_info
 from mmpretrain.registry import DATA_SAMPLERS
 from torch.utils.data import Sampler
 
@@ -16,7 +16,8 @@ class EpochSampler(Sampler):
     Args:
         dataset (Sized): What is sampled.
         shuffle (bool): Whether the order is random (by seed and epoch) or that of the dataset.
-        seed (int, optional): Seed of the order, equal on all ranks; None draws one for all.
+        seed (int, optional): Seed of the order, equal on all ranks and in a resumed run. None, which
+            mmengine passes when the ranks have seeds of their own, is 0.
         round_up (bool): What to do with a number of samples that the ranks do not divide: False
             leaves the last of the order out, True repeats the first.
     """
@@ -24,7 +25,7 @@ class EpochSampler(Sampler):
     def __init__(self, dataset, shuffle=True, seed=0, round_up=False):
         self.rank, self.world_size = get_dist_info()
         self.dataset, self.shuffle = dataset, shuffle
-        self.seed = sync_random_seed() if seed is None else seed
+        self.seed = 0 if seed is None else seed
         extra = self.world_size - 1 if round_up else 0
         self.num_samples = (len(dataset) + extra) // self.world_size
         self.epoch = self._start = 0

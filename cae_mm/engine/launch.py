@@ -11,7 +11,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-DATA_KEYS = LOADERS + ('val_evaluator', 'test_evaluator', 'custom_hooks')
+DATA_KEYS = LOADERS + ('val_evaluator', 'test_evaluator', 'custom_hooks', 'default_hooks')
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:

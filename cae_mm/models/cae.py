@@ -62,6 +62,7 @@ class ContextAutoencoder(BaseSelfSupervisor):
 
     Raises:
         ValueError: when the parts do not fit together.
+        FileNotFoundError: when the target generator is a tokenizer without weights.
     """
 
     def __init__(self, backbone, neck, head, target_generator, align_weight=2.,
@@ -71,6 +72,8 @@ class ContextAutoencoder(BaseSelfSupervisor):
             data_preprocessor=data_preprocessor or dict(type='CAEDataPreprocessor'))
         self.align_weight = align_weight
         self._check()
+        if hasattr(self.target_generator, 'require_weights'):
+            self.target_generator.require_weights()
         self.target_generator.requires_grad_(False)
         # The tokenizer is an input of the training, not a result: checkpoints do not carry it.
         self.register_state_dict_post_hook(_drop_tokenizer)

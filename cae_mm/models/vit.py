@@ -1,5 +1,4 @@
 """The encoder: a plain vision transformer, in pre-training and below every downstream head."""
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F

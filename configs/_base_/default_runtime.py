@@ -16,8 +16,9 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='mmpretrain.SafeCheckpointHook', interval=10, max_keep_ckpts=3))
-custom_hooks = [dict(type='mmpretrain.BadFilesHook'), dict(type='mmpretrain.StrictLoadHook')]
+    checkpoint=dict(type='mmpretrain.SafeCheckpointHook', interval=10, max_keep_ckpts=3),
+    bad_files=dict(type='mmpretrain.BadFilesHook'),
+    strict_load=dict(type='mmpretrain.StrictLoadHook'))
 # The logger's interval: on GPUs the time of a single step is not that of its computation.
 log_processor = dict(window_size=50)
 visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])

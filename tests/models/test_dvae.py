@@ -209,3 +209,9 @@ def test_configs_on_the_meta_device(name):
     assert grid == (14, 14) if name == 'dvae_imagenet' else grid == (8, 8)
     inputs = dict(target_images=torch.empty(1, 3, size, size, device='meta'))
     assert model(inputs, mode='predict').shape == (1, 3, size, size)
+
+
+def test_checkpoints_of_unused_codes_are_finite():
+    """The checkpoint hook refuses values that are not, so the state of unused codes must be."""
+    model = DiscreteVAE(num_codes=16, hidden_dims=8, code_dims=8, num_groups=2)
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())

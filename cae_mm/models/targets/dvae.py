@@ -77,7 +77,7 @@ class DiscreteVAE(BaseModel):
         # Buffers, so that a resumed run goes on where it stopped, and tensors, so that no iteration
         # makes the GPU wait for the host.
         self.register_buffer('step', torch.zeros(()))
-        self.register_buffer('last_used', torch.full((num_codes,), -math.inf))
+        self.register_buffer('last_used', torch.full((num_codes,), -float(WINDOW)))
         self.register_buffer('frequency', torch.full((num_codes,), 1 / num_codes))
         self.loaded = bool(init_cfg) and not allow_random
         if self.loaded:

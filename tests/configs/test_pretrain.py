@@ -1,0 +1,103 @@
+"""Every pre-training and tokenizer config: its size as published, and two steps of a small copy."""
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+from mmpretrain.registry import MODELS
+from PIL import Image
+
+import cae_mm  # noqa: F401
+from cae_mm.models.vit import parse_arch
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+# Trainable parameters in millions; those of the ImageNet configs are the official models'.
+PRETRAIN = {
+    'cae_vits_300e': 84.92, 'cae_vitb_300e': 148.68, 'cae_vitb_800e': 148.68,
+    'cae_vitb_1600e': 148.68, 'cae_vitl_1600e': 366.94, 'cae_vitl_1600e_wide': 412.19,
+    'cae_vitt_eurosat': 4.59, 'cae_vitt_demo': 2.08,
+}
+TOKENIZERS = {'dvae_imagenet': 97.62, 'dvae_eurosat': 0.27, 'dvae_demo': 0.27}
+
+
+def build(model):
+    """The config's model; a tokenizer's weights are random, since none are at hand."""
+    model = copy.deepcopy(model)
+    if model.get('target_generator', {}).get('type') in ('DALLETokenizer', 'DiscreteVAE'):
+        model.target_generator.update(allow_random=True, init_cfg=None)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return MODELS.build(model)
+
+
+def millions(model):
+    return sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6
+
+
+def test_every_config_is_listed():
+    found = {path.stem for folder in ('pretrain', 'tokenizer')
+             for path in (CONFIGS / folder).glob('*.py')}
+    assert found == PRETRAIN.keys() | TOKENIZERS.keys()
+
+
+@pytest.mark.parametrize('name, expected', [*PRETRAIN.items(), *TOKENIZERS.items()])
+def test_full_size_on_the_meta_device(name, expected):
+    [path] = CONFIGS.glob(f'*/{name}.py')
+    with torch.device('meta'):
+        model = build(Config.fromfile(path).model)
+    assert millions(model) == pytest.approx(expected, abs=0.005)
+
+
+def shrink(cfg, data):
+    """The config with narrow, shallow networks and few codes, on the pictures in ``data``."""
+    if cfg.model.type == 'ContextAutoencoder':
+        model = cfg.model
+        dims = parse_arch(model.backbone.arch)[0]
+        model.backbone.arch = dict(embed_dims=dims // 8, num_layers=2, num_heads=4)
+        for part in (model.neck, model.head):
+            part.update(embed_dims=part.embed_dims // 8, depth=1)
+            if part.get('attn_dims'):
+                part.attn_dims = 120  # 12 heads of 10 in a width of 128
+        if 'in_dims' in model.neck:
+            model.neck.in_dims //= 8
+        model.head.num_outputs = 16
+        tokenizer = model.target_generator
+        tokenizer.update(allow_random=True, init_cfg=None)
+    else:
+        tokenizer = cfg.model
+    tokenizer.update(num_codes=16, hidden_dims=8)
+    cfg.train_dataloader.update(batch_size=2, num_workers=0, persistent_workers=False,
+                                pin_memory=False)
+    cfg.train_dataloader.dataset.dataset.update(data_root=str(data), data_prefix='')
+    cfg.train_cfg.max_epochs = 1
+    cfg.param_scheduler.warmup_epochs = 0
+    cfg.default_hooks.pop('knn', None)  # the pictures have no classes
+    return cfg
+
+
+@pytest.fixture(scope='module')
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('pictures')
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        Image.fromarray(rng.integers(0, 256, (96, 128, 3), dtype=np.uint8)).save(folder / f'{i}.jpg')
+    return folder
+
+
+@pytest.mark.parametrize('name', [*PRETRAIN, *TOKENIZERS])
+def test_two_steps_at_toy_size(name, pictures, tmp_path):
+    [path] = CONFIGS.glob(f'*/{name}.py')
+    cfg = shrink(Config.fromfile(path), pictures)
+    cfg.update(work_dir=str(tmp_path), experiment_name=tmp_path.name)
+    runner = Runner.from_cfg(cfg)
+    before = {k: p.detach().clone() for k, p in runner.model.named_parameters() if p.requires_grad}
+    runner.train()
+    assert runner.iter == 2 and (tmp_path / 'epoch_1.pth').is_file()
+    moved = [k for k, p in runner.model.named_parameters()
+             if p.requires_grad and not torch.equal(p, before[k])]
+    # The learning rate of the first of two steps is the peak: everything trainable moves, but for
+    # keys' norm biases, whose gradients are zero.
+    assert set(before) - set(moved) <= {k for k in before if k.endswith('norm1_k.bias')}
