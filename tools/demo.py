@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """The whole method in minutes: train a tokenizer, pre-train CAE, and show what the encoder learned.
 
     python tools/demo.py                       on handwritten digits over photographs

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Classify a labelled folder by the nearest neighbours of an encoder's features."""
 from cae_mm.evaluation import protocol
 

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Fit a linear classifier on an encoder's features of a labelled folder, in seconds."""
 from cae_mm.evaluation import protocol
 

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Write the demo data: real handwritten digits on real photographs, in three standard layouts.
 
     python tools/make_demo_data.py OUT

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Copy a folder of any images to small ones, with a train and val part where it has classes.
 
     python tools/prepare_images.py SRC OUT

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Draw what a pre-trained model paints under the mask of some images."""
 import argparse
 import random

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Evaluate a checkpoint with the test part of a config, or with its validation part."""
 import argparse
 from pathlib import Path

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Train the model of a config: pre-training, tokenizer, classification, detection or other."""
 import argparse
 from pathlib import Path

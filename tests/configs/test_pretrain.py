@@ -19,7 +19,7 @@ CONFIGS = Path(__file__).parents[2] / 'configs'
 PRETRAIN = {
     'cae_vits_300e': 84.92, 'cae_vitb_300e': 148.68, 'cae_vitb_800e': 148.68,
     'cae_vitb_1600e': 148.68, 'cae_vitl_1600e': 366.94, 'cae_vitl_1600e_wide': 412.19,
-    'cae_vitt_eurosat': 4.59, 'cae_vitt_demo': 2.08,
+    'cae_vitb_300e_dvae': 148.68, 'cae_vitb_300e_pixels': 142.97, 'cae_vitt_eurosat': 4.59, 'cae_vitt_demo': 2.08,
 }
 TOKENIZERS = {'dvae_imagenet': 97.62, 'dvae_eurosat': 0.27, 'dvae_demo': 0.27}
 
@@ -63,12 +63,12 @@ def shrink(cfg, data):
                 part.attn_dims = 120  # 12 heads of 10 in a width of 128
         if 'in_dims' in model.neck:
             model.neck.in_dims //= 8
-        model.head.num_outputs = 16
         tokenizer = model.target_generator
-        tokenizer.update(allow_random=True, init_cfg=None)
+        if tokenizer.type != 'PixelTarget':
+            model.head.num_outputs = 16
+            tokenizer.update(allow_random=True, init_cfg=None, num_codes=16, hidden_dims=8)
     else:
-        tokenizer = cfg.model
-    tokenizer.update(num_codes=16, hidden_dims=8)
+        cfg.model.update(num_codes=16, hidden_dims=8)
     cfg.train_dataloader.update(batch_size=2, num_workers=0, persistent_workers=False,
                                 pin_memory=False)
     cfg.train_dataloader.dataset.dataset.update(data_root=str(data), data_prefix='')

@@ -10,7 +10,10 @@ model = dict(
     head=dict(type='CAEDecoder', num_outputs=8192, **decoder),
     target_generator=dict(
         type='DALLETokenizer',
-        checkpoint='https://mmassets.onedl.ai/mmselfsup/1.x/target_generator_ckpt/dalle_encoder.pth'),
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://mmassets.onedl.ai/mmselfsup/1.x/target_generator_ckpt/'
+            'dalle_encoder.pth')),
     align_weight=2.0)
 del block, decoder
 
