@@ -80,7 +80,6 @@ class Step:
         print(f'   {self.seconds:.0f} s')
 
 
-
 def count(folder: Path) -> int:
     """Number of images below a folder of ``data``."""
     return sum(1 for _ in folder.rglob('*.jpg'))
@@ -184,7 +183,7 @@ def main() -> None:
                                args.views[0], 64))
     options = f'tokenizer={tokenizer}',
     checkpoint = run(train_step('Pre-train CAE', PRETRAIN, out / 'pretrain', data, args.views[1],
-                                128, options))
+                                32, options))
     measured = evaluate_steps(data, out, checkpoint)
     table = result_table({name: json.loads(run(step).read_text())
                           for name, step in measured.items()}) if measured else []
