@@ -107,8 +107,7 @@ class ContextAutoencoder(BaseSelfSupervisor):
         latent = self.backbone.encode(images, visible)
         predicted = self.neck(latent[:, 1:], visible, masked)
         logits = self.head(predicted, masked)
-        # The alignment branch is the encoder as it is now, so no second copy of it exists. It comes
-        # after the pass with gradients: autocast would reuse weights that it cast without any.
+        # The alignment branch is the encoder as it is now, so no second copy of it exists.
         with torch.no_grad():
             target = self.neck.project(self.backbone.encode(images, masked)[:, 1:])
         return latent, predicted, target, logits
@@ -120,7 +119,8 @@ class ContextAutoencoder(BaseSelfSupervisor):
         Args:
             images (Tensor): (B, 3, H, W), normalised.
             mask (Tensor): (B, N) bool, True = masked; on the CPU it costs no synchronisation.
-            target_images (Tensor): (B, 3, h, w) in [0, 1], the same crop for the target generator.
+            target_images (Tensor, optional): (B, 3, h, w) in [0, 1], the same crop for the target
+                generator; the images themselves by default.
 
         Returns:
             CAEOutput: latents, prediction, targets and losses.
@@ -128,6 +128,8 @@ class ContextAutoencoder(BaseSelfSupervisor):
         Raises:
             ValueError: for masks that do not fit, or a target grid that is not the patch grid.
         """
+        if target_images is None:
+            target_images = self.data_preprocessor.denormalise(images)
         self._check_grids(images, mask, target_images)
         visible, masked = (i.to(images.device, non_blocking=True) for i in split_mask(mask))
         ids = self.target_generator.get_targets(target_images, masked)

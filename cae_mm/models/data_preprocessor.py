@@ -24,6 +24,10 @@ class CAEDataPreprocessor(BaseDataPreprocessor):
         """Standardise (B, 3, H, W) RGB images of 0 to 255 to float32."""
         return (images.float() - self.mean) / self.std
 
+    def denormalise(self, images):
+        """Undo ``normalise``: (B, 3, H, W) RGB in [0, 1]."""
+        return (images * self.std + self.mean) / 255
+
     def forward(self, data, training=False):
         """Prepare one batch.
 

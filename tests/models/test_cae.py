@@ -64,6 +64,8 @@ def test_alignment_target_is_the_encoder_of_now():
     with torch.no_grad():
         model.backbone.blocks[0].mlp.fc1.weight += 0.1
     after = model.forward_masked(**inputs).target
+    inputs.pop('target_images')  # by default, those of the images themselves
+    torch.testing.assert_close(model.forward_masked(**inputs).target, after)
     _, masked = split_mask(inputs['mask'])
     expected = model.neck.project(model.backbone.encode(inputs['images'], masked)[:, 1:])
     assert not after.requires_grad and not torch.allclose(before, after)
@@ -87,7 +89,7 @@ def test_one_batch_is_learned():
 
 
 def test_bfloat16_autocast_keeps_gradients_of_the_encoder():
-    """The pass without gradients must not leave casts without gradients to the other one."""
+    """The passes with and without gradients share autocast's cache of cast weights."""
     model = build().eval()
     inputs = model.data_preprocessor(batch())['inputs']
 
