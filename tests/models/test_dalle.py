@@ -178,3 +178,13 @@ def test_full_size_on_the_meta_device():
         tokenizer = DALLETokenizer(allow_random=True)
     # 8192 codes, width 256, as published.
     assert sum(p.numel() for p in tokenizer.parameters()) == 53_786_240
+
+
+def test_a_failed_download_says_where_to_put_the_file(monkeypatch, tmp_path):
+    def refuse(url, path):
+        raise OSError('no network')
+
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', refuse)
+    with pytest.raises(FileNotFoundError, match='no network.*encoder.pth.*configs/tokenizer'):
+        DALLETokenizer('https://example.org/encoder.pth')

@@ -29,7 +29,7 @@ def fetch(checkpoint: str | Path, sha256: str | None = None) -> Path:
         sha256 (str, optional): the whole hexadecimal digest the file must have.
 
     Raises:
-        FileNotFoundError: when the path names no file.
+        FileNotFoundError: when the path names no file, or the download fails.
         ValueError: when the digest differs.
     """
     url = str(checkpoint)
@@ -37,7 +37,12 @@ def fetch(checkpoint: str | Path, sha256: str | None = None) -> Path:
         path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(url).path).name)
         if get_local_rank() == 0 and not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(path))  # to a temporary name, then renamed
+            try:
+                torch.hub.download_url_to_file(url, str(path))  # to a temporary name, then renamed
+            except OSError as error:
+                raise FileNotFoundError(
+                    f'cannot download {url}: {error}. Fetch it where there is a network, and give '
+                    f'its path or put it at {path}') from error
         barrier()
     else:
         path = Path(checkpoint).expanduser()
