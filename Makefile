@@ -10,11 +10,11 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check
 MMCV := $(shell grep onedl-mmcv constraints.txt)
 # A thread pool per core and process is enough: more of them slow each other down.
 CORES := $(shell nproc)
-OUT ?= demo_out
 
 .PHONY: demo test ops
 demo: .venv/installed
-	OMP_NUM_THREADS=$(CORES) .venv/bin/python tools/demo.py --out $(OUT) $(if $(DATA),--data '$(DATA)') $(if $(FORCE),--force)
+	OMP_NUM_THREADS=$(CORES) .venv/bin/python tools/demo.py $(if $(OUT),--out '$(OUT)') \
+		$(if $(DATA),--data '$(DATA)') $(if $(FORCE),--force)
 
 test: .venv/installed
 	.venv/bin/ruff check .
