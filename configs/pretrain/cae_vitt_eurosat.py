@@ -19,7 +19,7 @@ model = dict(
 del decoder
 pipeline = [
     dict(type='LoadRGBImage'),
-    # 60 % at least: enlarging smaller boxes blurs what tells these classes apart.
+    # 60 % at least: smaller boxes of 64 px would be enlarged to a blur.
     dict(type='TwoViewCrop', size=64, target_size=64, scale=(0.6, 1.0)),
     dict(type='BlockMask', grid=8, num_masked=32, min_per_block=4),  # half of 8 x 8
     dict(type='PackViews'),
