@@ -23,6 +23,8 @@ SPLITS = {'train': 'training', 'val': 'validation'}  # the names of ImageNet and
 PHOTOGRAPHS = ('astronaut', 'chelsea', 'coffee', 'rocket', 'retina', 'immunohistochemistry',
                'hubble_deep_field')
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 92]
+# Photographs are darkened to this share of their light: the digits are what an image is about.
+SHADE = 0.2
 # Above: digit. Below: background. Between, at the edge of a stroke, a pixel belongs to neither.
 DIGIT, BACKGROUND = 0.5, 0.1
 
@@ -56,13 +58,13 @@ def load_photographs(val_share: float) -> dict[str, list[np.ndarray]]:
 
 
 def crop(photograph: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """A random square of a photograph, in its resolution or magnified, as (size, size, 3) uint8."""
+    """A random square of a photograph, magnified or not, darkened: (size, size, 3) uint8."""
     side = int(rng.integers(size // 4, min(size, *photograph.shape[:2]) + 1))
     top, left = (rng.integers(extent - side + 1) for extent in photograph.shape[:2])
     square = photograph[top:top + side, left:left + side]
     if rng.random() < 0.5:
         square = square[:, ::-1]
-    return cv2.resize(square, (size, size), interpolation=cv2.INTER_CUBIC)
+    return (SHADE * cv2.resize(square, (size, size), interpolation=cv2.INTER_CUBIC)).astype(np.uint8)
 
 
 def place(scan: np.ndarray, size: int, center: np.ndarray, side: float,
@@ -75,14 +77,10 @@ def place(scan: np.ndarray, size: int, center: np.ndarray, side: float,
 
 
 def paint(image: np.ndarray, opacity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Blend a digit of a random colour that contrasts in lightness with what is under it."""
-    lightness = (image @ [0.299, 0.587, 0.114])[opacity > DIGIT].mean()
-    saturation, hue = rng.integers(40, 200), rng.integers(180)
-    value = rng.integers(20, 70) if lightness > 128 else rng.integers(215, 256)
-    color = cv2.cvtColor(np.uint8([[[hue, saturation * (1 if lightness > 128 else 0.5), value]]]),
-                         cv2.COLOR_HSV2RGB)
+    """Blend a digit of a random light colour into the picture."""
+    hsv = np.uint8([[[rng.integers(180), rng.integers(20, 100), rng.integers(215, 256)]]])
     opacity = opacity[..., None]
-    return (image * (1 - opacity) + color * opacity).astype(np.uint8)
+    return (image * (1 - opacity) + cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * opacity).astype(np.uint8)
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
