@@ -64,12 +64,13 @@ def load_backbone(backbone: nn.Module, path: str | Path, prefix: str = 'backbone
     state = state.get('state_dict', state)
     given = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     own = backbone.state_dict()
-    if 'pos_embed' in given and given['pos_embed'].shape != own['pos_embed'].shape:
+    shapes = [table['pos_embed'].shape for table in (given, own) if 'pos_embed' in table]
+    if len(shapes) == 2 and shapes[0][2] == shapes[1][2] and shapes[0][1] != shapes[1][1]:
         # Only an undisturbed table of a square grid can be recomputed for another grid.
         from cae_mm.models.layers import sincos_positions
         _, tokens, dims = given['pos_embed'].shape
         side = round((tokens - 1) ** 0.5)
-        if side * side != tokens - 1 or dims != own['pos_embed'].shape[-1] or not torch.allclose(
+        if side * side != tokens - 1 or not torch.allclose(
                 given['pos_embed'].float(), sincos_positions(dims, side, side), atol=1e-5):
             raise RuntimeError(f'{path}: its position table {tuple(given["pos_embed"].shape)} is not '
                                f'the sine-cosine one, and the model needs '

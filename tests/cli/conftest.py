@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
@@ -93,7 +94,11 @@ def call_tool(tmp_path, monkeypatch):
 
     def call(tool, *arguments):
         monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setenv('OMP_NUM_THREADS', '1')
+        torch.set_num_threads(1)  # as the commands: sums depend on the number of threads
         monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])
         runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
 
-    return call
+    threads = torch.get_num_threads()
+    yield call
+    torch.set_num_threads(threads)
