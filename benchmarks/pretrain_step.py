@@ -75,6 +75,7 @@ def build_peer(args):
 
 def work(args):
     """Build one contender; take a step and print its seconds for every line read."""
+    results, sys.stdout = sys.stdout, sys.stderr  # packages print while they are imported
     from mmengine.optim import build_optim_wrapper
     from mmengine.registry import DefaultScope
     DefaultScope.get_instance('benchmark', scope_name='mmpretrain')
@@ -86,7 +87,8 @@ def work(args):
     if args.compile and args.work == 'ours':
         model.compile_forward()
     cuda = args.device == 'cuda'
-    print(sum(p.numel() for p in model.parameters() if p.requires_grad), flush=True)
+    print(sum(p.numel() for p in model.parameters() if p.requires_grad),
+          file=results, flush=True)
     for _ in sys.stdin:
         start = time.perf_counter()
         model.train_step(batch, wrapper)
@@ -95,7 +97,7 @@ def work(args):
         seconds = time.perf_counter() - start
         peak = (torch.cuda.max_memory_allocated() if cuda else
                 resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-        print(seconds, peak, flush=True)
+        print(seconds, peak, file=results, flush=True)
 
 
 def main():
