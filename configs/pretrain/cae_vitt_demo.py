@@ -3,7 +3,7 @@
 _base_ = ['../_base_/default_runtime.py', '../_base_/datasets/pretrain_small.py',
           '../_base_/schedules/cae_pretrain.py', '../_base_/models/dvae_small.py']
 data_root = 'demo_out/data/imagenet/train'
-tokenizer = 'demo_out/tokenizer/last.pth'
+tokenizer = 'demo_out/tokenizer/epoch_5.pth'
 
 # --- what changes results -----------------------------------------------------------------------
 decoder = dict(grid_size=8, embed_dims=128, num_heads=4, depth=2)
