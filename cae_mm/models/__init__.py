@@ -2,11 +2,12 @@
 from cae_mm.models.cae import ContextAutoencoder
 from cae_mm.models.data_preprocessor import CAEDataPreprocessor
 from cae_mm.models.decoder import CAEDecoder
+from cae_mm.models.heads import AttentiveProbeHead
 from cae_mm.models.regressor import LatentContextualRegressor
 from cae_mm.models.targets import DALLETokenizer, DiscreteVAE, PixelTarget
 from cae_mm.models.vit import CAEViT
 
 __all__ = [
-    'CAEDataPreprocessor', 'CAEDecoder', 'CAEViT', 'ContextAutoencoder', 'DALLETokenizer',
-    'DiscreteVAE', 'LatentContextualRegressor', 'PixelTarget'
+    'AttentiveProbeHead', 'CAEDataPreprocessor', 'CAEDecoder', 'CAEViT', 'ContextAutoencoder',
+    'DALLETokenizer', 'DiscreteVAE', 'LatentContextualRegressor', 'PixelTarget'
 ]
