@@ -1,6 +1,5 @@
 """Features of a frozen encoder for the images of a labelled folder."""
 import logging
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +8,6 @@ import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.logging import print_log
-from mmengine.utils import ProgressBar
 from mmpretrain.datasets import CustomDataset, PackInputs
 from PIL import Image
 from timm.layers import to_2tuple
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional as F
 
+from cae_mm.evaluation.progress import Progress
 from cae_mm.transforms import LoadRGBImage
 
 FEATURES = ('avg', 'cls')
@@ -74,7 +73,7 @@ class LabelledFolder(Dataset):
     """
 
     def __init__(self, directory, img_size):
-        directory = Path(directory)
+        directory, self.img_size = Path(directory), to_2tuple(img_size)
         if not directory.is_dir():
             raise FileNotFoundError(f'there is no folder {directory}: labelled data has '
                                     'train/CLASS/* and val/CLASS/*')
@@ -116,47 +115,71 @@ def labelled_loader(directory: str | Path, img_size: int | tuple[int, int], batc
                       collate_fn=collate, generator=torch.Generator().manual_seed(0))
 
 
+def norm_after_mean(backbone: nn.Module, feature: str) -> bool:
+    """Whether the feature is the mean of the tokens, normalised, and not of normalised tokens."""
+    return feature == 'avg' and backbone.out_type == 'avg_featmap'
+
+
+def pool(backbone: nn.Module, images: Tensor, feature: str) -> Tensor:
+    """Features (B, C) of (B, 3, H, W) images, see :func:`extract_features`."""
+    if norm_after_mean(backbone, feature):
+        return backbone(images)[-1]
+    tokens = backbone.encode(images)
+    if feature == 'cls':
+        return tokens[:, 0]
+    return tokens[:, 0 if backbone.cls_token is None else 1:].mean(1)
+
+
 def extract_features(backbone: nn.Module, loader: DataLoader, preprocess: Callable,
-                     feature: str = 'avg', progress: bool = True) -> tuple[Tensor, Tensor]:
+                     feature: str = 'avg', progress: bool = True, amp: bool = False,
+                     out: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
     """Run the encoder over a labelled loader.
 
+    The final norm stands where the encoder was trained with it. In pre-training it is that of each
+    token, and 'avg' is the mean of normalised patch tokens; an encoder with
+    ``out_type='avg_featmap'``, as for fine-tuning, normalises the mean, which is what its head sees.
+
     Args:
-        backbone (nn.Module): has ``encode(images) -> (B, 1 + N, C)``, class token first, after the
-            final norm; runs where its parameters are.
+        backbone (nn.Module): a ``CAEViT``; runs where its parameters are.
         loader (DataLoader): see :func:`labelled_loader`.
         preprocess (Callable): data preprocessor, gives ``inputs`` (B, 3, H, W) on the device of the
             encoder.
         feature (str): 'avg', the mean of the patch tokens, or 'cls', the class token.
-        progress (bool): show a progress bar on a terminal.
+        progress (bool): tell how far it is.
+        amp (bool): run the encoder in bfloat16.
+        out (np.ndarray, optional): (files, C) float32, where to write features, such as a file.
 
     Returns:
         tuple[Tensor, Tensor]: features (n, C) float32 and labels (n,) int64, on the CPU. Files that
         cannot be read are left out, and named in the log.
 
     Raises:
-        ValueError: for an unknown ``feature``.
+        ValueError: for an unknown ``feature``, or 'cls' of an encoder without class token.
         RuntimeError: when more than a tenth of the files cannot be read.
     """
     if feature not in FEATURES:
         raise ValueError(f'feature={feature!r} is not one of {", ".join(FEATURES)}')
-    features, labels, bad = [], [], []
-    bar = ProgressBar(len(loader)) if progress and sys.stdout.isatty() else None
-    with torch.inference_mode(), evaluating(backbone):
+    if feature == 'cls' and backbone.cls_token is None:
+        raise ValueError("feature='cls': this encoder has no class token, take 'avg'")
+    if out is None:
+        out = np.empty((len(loader.dataset), backbone.embed_dims), np.float32)
+    labels, bad = [], []
+    bar = Progress(f'features of {loader.dataset.images.data_root}', len(loader.dataset), 'images',
+                   progress)
+    device = next(backbone.parameters()).device
+    with (torch.inference_mode(), evaluating(backbone),
+          torch.autocast(device.type, torch.bfloat16, enabled=amp)):
         for batch, unreadable in loader:
             bad += unreadable
+            samples = batch['data_samples'] if batch else []
             if batch:
-                batch = preprocess(batch)
-                tokens = backbone.encode(batch['inputs'])
-                pooled = tokens[:, 0] if feature == 'cls' else tokens[:, 1:].mean(1)
-                features.append(pooled.float().cpu())
-                labels += [int(sample.gt_label) for sample in batch['data_samples']]
-            if bar:
-                bar.update()
-    if bar:
-        print()
+                features = pool(backbone, preprocess(batch)['inputs'], feature)
+                out[len(labels):len(labels) + len(samples)] = features.float().cpu()
+            labels += [int(sample.gt_label) for sample in samples]
+            bar.update(len(samples) + len(unreadable))
     if bad:
         message = f'{len(bad)} of {len(loader.dataset)} files are unreadable: {"; ".join(bad[:10])}'
         if 10 * len(bad) > len(loader.dataset):
             raise RuntimeError(f'{message}. More than a tenth: repair or remove them')
         print_log(message, 'current', level=logging.WARNING)
-    return torch.cat(features), torch.tensor(labels)
+    return torch.from_numpy(out[:len(labels)]), torch.tensor(labels)

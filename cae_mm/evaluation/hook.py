@@ -6,7 +6,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmpretrain.registry import HOOKS
 
-from cae_mm.evaluation.protocol import measure
+from cae_mm.evaluation.protocol import measure, rgb_preprocess
 
 
 @HOOKS.register_module()
@@ -47,7 +47,8 @@ class KNNHook(Hook):
             return
         if is_main_process():
             model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-            results = measure(model.backbone, model.data_preprocessor, **self.settings)
+            preprocess = rgb_preprocess(model.data_preprocessor)
+            results = measure(model.backbone, preprocess, **self.settings)
             runner.logger.info(f'Epoch {runner.epoch + 1}: ' + ', '.join(
                 f'{name} {value:.4g}' for name, value in results.items()))
             runner.visualizer.add_scalars(results, step=runner.epoch + 1)

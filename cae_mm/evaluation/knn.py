@@ -5,11 +5,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cae_mm.evaluation.accuracy import ranking_size, top_accuracy
+from cae_mm.evaluation.progress import Progress
+
+
+def check_k(k: int | Sequence[int], num_images: int) -> list[int]:
+    """The numbers of neighbours, ascending.
+
+    Raises:
+        ValueError: for one outside 1..``num_images``.
+    """
+    ks = [k] if isinstance(k, int) else sorted(set(k))
+    if ks[0] < 1 or ks[-1] > num_images:
+        raise ValueError(f'k={k} with {num_images} training images: choose k in 1..{num_images}')
+    return ks
+
 
 @torch.inference_mode()
-def knn_predict(train_features: Tensor, train_labels: Tensor, features: Tensor,
+def knn_ranking(train_features: Tensor, train_labels: Tensor, features: Tensor,
                 k: int | Sequence[int] = (10, 20), temperature: float = 0.07, chunk: int = 1024,
-                device: str | torch.device | None = None) -> dict[int, Tensor]:
+                device: str | torch.device | None = None,
+                progress: bool = False) -> dict[int, Tensor]:
     """Let the k most similar training images vote, each with weight exp(cosine / temperature).
 
     Neighbours are merged chunk by chunk, so that never more than ``chunk`` x 16 ``chunk``
@@ -23,26 +39,26 @@ def knn_predict(train_features: Tensor, train_labels: Tensor, features: Tensor,
         temperature (float): of the votes.
         chunk (int): images classified at a time.
         device (str | torch.device, optional): where to compute; that of ``features`` by default.
+        progress (bool): tell how far it is.
 
     Returns:
-        dict[int, Tensor]: for each k the predicted labels (m,), on the CPU.
+        dict[int, Tensor]: for each k the labels with most votes, the best first, (m, 5), or (m, 1)
+        with up to 5 classes; -1 where there are no votes left. On the CPU.
 
     Raises:
         ValueError: for k outside 1..n, or features of different widths.
 
     Source: the protocol of InstDisc (arXiv 1805.01978) as DINO and its successors use it.
     """
-    ks = [k] if isinstance(k, int) else sorted(k)
-    if not 1 <= ks[0] or ks[-1] > len(train_features):
-        raise ValueError(f'k={k} with {len(train_features)} training images: choose k in '
-                         f'1..{len(train_features)}')
+    ks = check_k(k, len(train_features))
     if train_features.shape[1] != features.shape[1]:
         raise ValueError(f'training features have {train_features.shape[1]} channels, the others '
                          f'{features.shape[1]}: extract both with the same encoder')
     device = device or features.device
     train_labels = train_labels.to(device)
     num_classes = int(train_labels.max()) + 1
-    predictions = {n: [] for n in ks}
+    rankings = {n: [] for n in ks}
+    bar = Progress('k-NN', len(features), 'images', progress)
     for queries in features.split(chunk):
         queries = F.normalize(queries.to(device).float(), dim=1)
         similar = queries.new_empty(len(queries), 0)
@@ -58,18 +74,28 @@ def knn_predict(train_features: Tensor, train_labels: Tensor, features: Tensor,
         for n in ks:
             scores = votes.new_zeros(len(queries), num_classes)
             scores.scatter_add_(1, neighbours[:, :n], votes[:, :n])
-            predictions[n].append(scores.argmax(1).cpu())
-    return {n: torch.cat(parts) for n, parts in predictions.items()}
+            scores, best = scores.topk(ranking_size(num_classes))
+            rankings[n].append(best.masked_fill(scores == 0, -1).cpu())
+        bar.update(len(queries))
+    return {n: torch.cat(parts) for n, parts in rankings.items()}
+
+
+def knn_predict(*args, **kwargs) -> dict[int, Tensor]:
+    """For each k the predicted labels (m,); the arguments are those of :func:`knn_ranking`."""
+    return {n: ranking[:, 0] for n, ranking in knn_ranking(*args, **kwargs).items()}
 
 
 def knn_accuracy(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor],
                  k: int | Sequence[int] = (10, 20), **kwargs) -> dict[str, float]:
-    """Top-1 accuracy in percent of :func:`knn_predict`, as ``{'knn/top1_k10': ...}``.
+    """Accuracies in percent of :func:`knn_ranking`, as ``{'knn/top1_k10': ...}``.
 
     Args:
         train, val (tuple[Tensor, Tensor]): features (n, C) and labels (n,).
-        k, **kwargs: see :func:`knn_predict`.
+        k, **kwargs: see :func:`knn_ranking`.
+
+    Returns:
+        dict[str, float]: ``knn/top1_k10`` and, with more than 5 classes, ``knn/top5_k10``.
     """
-    predictions = knn_predict(*train, val[0], k, **kwargs)
-    return {f'knn/top1_k{n}': 100 * (labels == val[1].cpu()).float().mean().item()
-            for n, labels in predictions.items()}
+    return {f'knn/top{n}_k{k}': value
+            for k, ranking in knn_ranking(*train, val[0], k, **kwargs).items()
+            for n, value in top_accuracy(ranking, val[1].cpu()).items()}

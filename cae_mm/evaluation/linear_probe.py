@@ -1,15 +1,30 @@
 """Linear classification of frozen features, in seconds."""
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cae_mm.evaluation.accuracy import ranking_size, top_accuracy
+from cae_mm.evaluation.progress import Progress
+
 # Penalties on the mean squared weights, from strong to weak: each fit starts from the one before.
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+# Logits that exist at a time: 64 MiB of them.
+MAX_LOGITS = 2**24
+
+
+def logit_chunks(weight: Tensor, features: Tensor):
+    """(rows, K) logits of a chunk of ``features`` after the other, and the slice of its rows."""
+    size = max(1, MAX_LOGITS // weight.shape[1])
+    for start in range(0, len(features), size):
+        rows = slice(start, start + size)
+        yield torch.addmm(weight[-1], features[rows], weight[:-1]), rows
 
 
 def fit(features: Tensor, labels: Tensor, num_classes: int, penalty: float,
         start: Tensor | None = None, max_iter: int = 100) -> Tensor:
-    """Multinomial logistic regression by L-BFGS.
+    """Multinomial logistic regression by L-BFGS, never with all logits at once.
 
     Args:
         features (Tensor): (n, C), standardised.
@@ -29,23 +44,29 @@ def fit(features: Tensor, labels: Tensor, num_classes: int, penalty: float,
 
     def closure():
         optimizer.zero_grad()
-        loss = F.cross_entropy(torch.addmm(weight[-1], features, weight[:-1]), labels)
-        loss = loss + penalty * weight[:-1].square().sum()
+        loss = penalty * weight[:-1].square().sum()
         loss.backward()
+        for logits, rows in logit_chunks(weight, features):
+            part = F.cross_entropy(logits, labels[rows], reduction='sum') / len(labels)
+            part.backward()
+            loss = loss.detach() + part.detach()
         return loss
 
     optimizer.step(closure)
     return weight.detach()
 
 
-def accuracy(weight: Tensor, features: Tensor, labels: Tensor) -> float:
-    """Share of images classified right, in percent."""
-    return 100 * ((features @ weight[:-1] + weight[-1]).argmax(1) == labels).float().mean().item()
+def accuracies(weight: Tensor, features: Tensor, labels: Tensor) -> dict[int, float]:
+    """Top-1 and, with more than 5 classes, top-5 accuracy in percent."""
+    ranking = torch.cat([logits.topk(ranking_size(weight.shape[1])).indices
+                         for logits, _ in logit_chunks(weight, features)])
+    return top_accuracy(ranking, labels)
 
 
 def linear_probe(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor],
                  device: str | torch.device | None = None, held_out: float = 0.2,
-                 penalties: tuple[float, ...] = PENALTIES) -> dict[str, float]:
+                 penalties: Sequence[float] = PENALTIES,
+                 progress: bool = False) -> dict[str, float]:
     """Fit a linear classifier on frozen features and measure it.
 
     Features are standardised by the training set. The penalty is the best of ``penalties`` on a
@@ -56,13 +77,16 @@ def linear_probe(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor],
         train, val (tuple[Tensor, Tensor]): features (n, C) and labels (n,) int64.
         device (str | torch.device, optional): where to compute; that of the features by default.
         held_out (float): share of the training images that choose the penalty.
-        penalties (tuple[float, ...]): candidates, from strong to weak.
+        penalties (Sequence[float]): candidates, tried from strong to weak.
+        progress (bool): tell how far it is.
 
     Returns:
-        dict[str, float]: ``linear/top1`` in percent, ``linear/penalty``.
+        dict[str, float]: ``linear/top1`` and, with more than 5 classes, ``linear/top5`` in percent;
+        ``linear/penalty``; ``linear/held_out_0.1`` and the like, the top-1 accuracy on the held-out
+        part with each penalty.
 
     Raises:
-        ValueError: when training images have fewer than two classes.
+        ValueError: when training images have fewer than two classes, or for a negative penalty.
     """
     device = device or train[0].device
     (features, labels), (val_features, val_labels) = (
@@ -71,15 +95,26 @@ def linear_probe(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor],
     if len(labels.unique()) < 2:
         raise ValueError(f'all {len(labels)} training images are of one class: a linear probe '
                          'needs two or more')
+    penalties = sorted(set(penalties), reverse=True)
+    if penalties[-1] < 0:
+        raise ValueError(f'penalties={penalties}: they weigh squares, take 0 or more')
     std, mean = torch.std_mean(features, dim=0)
-    features, val_features = ((x - mean) / std.clamp(min=1e-6) for x in (features, val_features))
-
+    std = std.clamp(min=1e-6)
+    val_features = (val_features - mean) / std
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)).to(device)
-    out, kept = order.tensor_split([max(1, round(held_out * len(labels)))])
-    weight, scores = None, []
+    # The only copy: what is held out and what is kept are slices of it.
+    features, labels = features[order].sub_(mean).div_(std), labels[order]
+    num_out = max(1, round(held_out * len(labels)))
+
+    bar = Progress('linear probe', len(penalties) + 1, 'fits', progress)
+    weight, scores = None, {}
     for penalty in penalties:
-        weight = fit(features[kept], labels[kept], num_classes, penalty, weight)
-        scores.append(accuracy(weight, features[out], labels[out]))
-    best = penalties[scores.index(max(scores))]
+        weight = fit(features[num_out:], labels[num_out:], num_classes, penalty, weight)
+        scores[penalty] = accuracies(weight, features[:num_out], labels[:num_out])[1]
+        bar.update()
+    best = max(scores, key=scores.get)
     weight = fit(features, labels, num_classes, best)
-    return {'linear/top1': accuracy(weight, val_features, val_labels), 'linear/penalty': best}
+    bar.update()
+    found = accuracies(weight, val_features, val_labels)
+    return ({f'linear/top{n}': value for n, value in found.items()} | {'linear/penalty': best}
+            | {f'linear/held_out_{penalty}': score for penalty, score in scores.items()})

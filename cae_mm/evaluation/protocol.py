@@ -1,7 +1,9 @@
 """What the evaluations share: which encoder, on which images, and what is measured."""
 import argparse
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
@@ -11,98 +13,165 @@ from mmengine.runner import set_random_seed
 from mmengine.utils import import_modules_from_strings
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from cae_mm.checkpoint.loader import load_backbone
 from cae_mm.evaluation.features import FEATURES, extract_features, labelled_loader
-from cae_mm.evaluation.knn import knn_accuracy
-from cae_mm.evaluation.linear_probe import linear_probe
+from cae_mm.evaluation.knn import check_k, knn_accuracy
+from cae_mm.evaluation.linear_probe import PENALTIES, linear_probe
+from cae_mm.evaluation.store import FeatureStore, describe
+from cae_mm.models import CAEDataPreprocessor, CAEViT
 
 
-def load_encoder(cfg: Config, checkpoint: str, device: str | None = None,
-                 seed: int = 0) -> tuple[nn.Module, Callable]:
-    """Build the backbone and the data preprocessor of a config, without the rest of the model.
+def load_encoder(cfg: Config | str, checkpoint: str, device: str | None = None,
+                 seed: int = 0) -> tuple[CAEViT, CAEDataPreprocessor]:
+    """Build the encoder of a config and the normalisation of its pixels, without the rest.
 
     Args:
-        cfg (Config): has ``model.backbone``.
-        checkpoint (str): path of a checkpoint with the whole backbone, or 'none' for its random
+        cfg (Config | str): has ``model.backbone``; or a name of ``cae_mm.list_models()``, whose
+            pixels are normalised by ImageNet's mean and standard deviation.
+        checkpoint (str): path of a checkpoint with the whole encoder, or 'none' for its random
             initialisation.
         device (str, optional): the best there is by default.
         seed (int): of the random initialisation.
 
     Returns:
-        tuple[nn.Module, Callable]: backbone and preprocessor, on the device.
+        tuple[CAEViT, CAEDataPreprocessor]: on the device; the preprocessor takes RGB, also where
+        the config's own takes BGR.
 
     Raises:
         FileNotFoundError, ValueError, RuntimeError: see ``load_backbone``.
+        ValueError: for a config without a ``CAEViT``, or whose pixels are not normalised.
     """
-    import_modules_from_strings(**cfg.get('custom_imports', dict(imports=['cae_mm'])))
-    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     device = device or get_device()
     set_random_seed(seed)
-    backbone = MODELS.build(cfg.model.backbone)
+    if isinstance(cfg, str):
+        from cae_mm.hub import get_model
+        backbone = get_model(cfg)
+        preprocess = CAEDataPreprocessor()
+    else:
+        import_modules_from_strings(**cfg.get('custom_imports', dict(imports=['cae_mm'])))
+        init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+        kind = cfg.get('model', {}).get('backbone', {}).get('type', 'no backbone')
+        if kind.split('.')[-1] != 'CAEViT':
+            raise ValueError(f'{cfg.filename} has {kind}, not CAEViT: take a config of this project '
+                             'with the same encoder; checkpoints of other models are converted')
+        backbone = MODELS.build(cfg.model.backbone)
+        settings = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor', {})
+        preprocess = rgb_preprocess(MODELS.build({'type': 'ClsDataPreprocessor', **settings}))
     if checkpoint == 'none':
         print('No checkpoint: THE ENCODER IS RANDOM, its numbers are what training has to beat.')
     else:
         load_backbone(backbone, checkpoint)
-    preprocess = cfg.model.get('data_preprocessor') or cfg.get(
-        'data_preprocessor', dict(type='CAEDataPreprocessor'))
-    return backbone.to(device), MODELS.build(preprocess).to(device)
+    return backbone.to(device), preprocess.to(device)
 
 
-def extract_splits(backbone: nn.Module, preprocess: Callable, data: str | Path,
-                   feature: str = 'avg', progress: bool = True,
-                   **loader) -> dict[str, tuple[Tensor, Tensor]]:
-    """Features and labels of ``data/train`` and ``data/val``.
-
-    Args:
-        backbone, preprocess, feature, progress: see ``extract_features``; ``backbone`` tells its
-            image size by ``grid_size`` and ``patch_size``.
-        data (str | Path): labelled ImageNet directory.
-        **loader: see ``labelled_loader``.
+def rgb_preprocess(preprocess: nn.Module) -> CAEDataPreprocessor:
+    """Normalise RGB images as a model's own preprocessor does, which may take BGR.
 
     Raises:
+        ValueError: when it has no mean and standard deviation.
+    """
+    if isinstance(preprocess, CAEDataPreprocessor):
+        return preprocess
+    if not hasattr(preprocess, 'mean'):
+        raise ValueError(f'this {type(preprocess).__name__} does not normalise: give data_preprocessor '
+                         'the mean and std that the encoder was trained with')
+    mean, std = (x.flatten().tolist() for x in (preprocess.mean, preprocess.std))
+    return CAEDataPreprocessor(mean, std).to(preprocess.device)
+
+
+def labelled_splits(data: str | Path, img_size: int | tuple[int, int],
+                    **loader) -> dict[str, DataLoader]:
+    """Loaders of ``data/train`` and ``data/val``.
+
+    Args:
+        data (str | Path): labelled ImageNet directory.
+        img_size, **loader: see ``labelled_loader``.
+
+    Raises:
+        FileNotFoundError, ValueError: see ``LabelledFolder``.
         ValueError: when the two splits have different classes; names them.
     """
-    size = tuple(side * backbone.patch_size for side in backbone.grid_size)
-    loaders = {split: labelled_loader(Path(data) / split, size, **loader)
+    loaders = {split: labelled_loader(Path(data) / split, img_size, **loader)
                for split in ('train', 'val')}
-    train, val = (loaders[split].dataset.classes for split in ('train', 'val'))
+    train, val = (loader.dataset.classes for loader in loaders.values())
     if train != val:
         raise ValueError(f'{data}: train and val have different classes: '
                          f'{", ".join(sorted(set(train) ^ set(val)))}')
-    return {split: extract_features(backbone, loader, preprocess, feature, progress)
-            for split, loader in loaders.items()}
+    return loaders
 
 
-def measure(backbone: nn.Module, preprocess: Callable, data: str | Path, feature: str = 'avg',
+def extract_splits(backbone: nn.Module, preprocess: nn.Module, loaders: dict[str, DataLoader],
+                   feature: str = 'avg', progress: bool = True, amp: bool = False,
+                   features: str | Path | None = None) -> dict[str, tuple[Tensor, Tensor]]:
+    """Features and labels of each split.
+
+    Args:
+        backbone, preprocess, feature, progress, amp: see ``extract_features``.
+        loaders (dict[str, DataLoader]): see :func:`labelled_splits`.
+        features (str | Path, optional): directory to keep them in, or to take them from if they are
+            there.
+
+    Raises:
+        ValueError: when ``features`` holds those of another encoder or of other images.
+    """
+    def extract(split, out=None):
+        return extract_features(backbone, loaders[split], preprocess, feature, progress, amp, out)
+
+    if features is None:
+        return {split: extract(split) for split in loaders}
+    stores = {split: FeatureStore(Path(features) / split, describe(
+        backbone, preprocess, loader.dataset, feature, amp)) for split, loader in loaders.items()}
+    return {split: store.get((len(loaders[split].dataset), backbone.embed_dims),
+                             partial(extract, split)) for split, store in stores.items()}
+
+
+def measure(backbone: nn.Module, preprocess: nn.Module, data: str | Path, feature: str = 'avg',
             k: Sequence[int] = (10, 20), probe: bool = False, progress: bool = True,
-            **loader) -> dict[str, float]:
+            amp: bool = False, features: str | Path | None = None,
+            penalties: Sequence[float] = PENALTIES, **loader) -> dict[str, float]:
     """Accuracies in percent of k-NN and, if asked, of a linear probe.
 
     Args:
+        backbone (nn.Module): tells its image size by ``grid_size`` and ``patch_size``.
         k (Sequence[int]): numbers of neighbours; empty leaves k-NN out.
         probe (bool): fit a linear probe too.
-        backbone, preprocess, data, feature, progress, **loader: see ``extract_splits``.
+        penalties (Sequence[float]): of the linear probe.
+        data, **loader: see ``labelled_splits``.
+        preprocess, feature, progress, amp, features: see ``extract_splits``.
 
     Returns:
-        dict[str, float]: ``knn/top1_k10`` and the like, ``linear/top1``, ``linear/penalty``.
+        dict[str, float]: see ``knn_accuracy`` and ``linear_probe``.
     """
-    splits = extract_splits(backbone, preprocess, data, feature, progress, **loader)
+    size = tuple(side * backbone.patch_size for side in backbone.grid_size)
+    loaders = labelled_splits(data, size, **loader)
+    if k:
+        check_k(k, len(loaders['train'].dataset))
+    splits = extract_splits(backbone, preprocess, loaders, feature, progress, amp, features)
     device = next(backbone.parameters()).device
-    results = knn_accuracy(**splits, k=k, device=device) if k else {}
+    splits = {split: tuple(x.to(device) for x in pair) for split, pair in splits.items()}
+    results = knn_accuracy(**splits, k=k, progress=progress) if k else {}
     if probe:
-        results |= linear_probe(**splits, device=device)
+        results |= linear_probe(**splits, penalties=penalties, progress=progress)
     return results
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
     """Parser of the command lines of all evaluations."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('config', help='config with the encoder, e.g. of its pre-training')
+    parser.add_argument('config', help='config with the encoder, of pre-training or classification, '
+                        'or the name of a model')
     parser.add_argument('checkpoint', help='checkpoint, or "none" for the random initialisation')
     parser.add_argument('--data', required=True, help='directory with train/CLASS/*, val/CLASS/*')
     parser.add_argument('--feature', choices=FEATURES, default='avg',
                         help='mean of the patch tokens, or the class token')
+    parser.add_argument('--features', type=Path, metavar='DIR', help='keep the features here, or '
+                        'take them from here if they are there')
+    parser.add_argument('--penalties', type=float, nargs='+', default=PENALTIES, metavar='P',
+                        help='factors of the squared weights of the linear probe, of which held-out '
+                        'training images choose')
+    parser.add_argument('--amp', action='store_true', help='run the encoder in bfloat16')
     parser.add_argument('--batch-size', type=int, default=128)
     parser.add_argument('--num-workers', type=int, default=0, help='processes that load images')
     parser.add_argument('--seed', type=int, default=0, help='of the random initialisation')
@@ -111,16 +180,46 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def read_config(args: argparse.Namespace) -> Config | str:
+    """The config that a command line names, with its options; a model's name stays a name.
+
+    Raises:
+        FileNotFoundError: when it is neither a file nor a model.
+    """
+    if Path(args.config).is_file():
+        cfg = Config.fromfile(args.config)
+        cfg.merge_from_dict(args.cfg_options or {})
+        return cfg
+    from cae_mm.hub import list_models
+    if args.config not in list_models():
+        raise FileNotFoundError(f'there is no config {args.config}, and no model of this name: '
+                                f'{", ".join(list_models())}')
+    if args.cfg_options:
+        raise ValueError(f'--cfg-options change a config, and {args.config} is a model: name a config')
+    return args.config
+
+
+def check_writable(path: Path) -> None:
+    """Make the folder of a file that will be written.
+
+    Raises:
+        OSError: when the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise PermissionError(f'--out {path} cannot be written: name a json file in a folder of yours')
+
+
 def run(args: argparse.Namespace, k: Sequence[int] = (), probe: bool = False) -> dict[str, float]:
     """Measure what a command line asks for, print it, and write it to ``args.out``."""
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
-    encoder = load_encoder(cfg, args.checkpoint, seed=args.seed)
-    results = measure(*encoder, args.data, args.feature, k, probe, batch_size=args.batch_size,
+    if args.out:
+        check_writable(args.out)
+    encoder = load_encoder(read_config(args), args.checkpoint, seed=args.seed)
+    results = measure(*encoder, args.data, args.feature, k, probe, amp=args.amp,
+                      features=args.features, penalties=args.penalties, batch_size=args.batch_size,
                       num_workers=args.num_workers)
     for name, value in results.items():
-        print(f'{name:<16} {value:8.5g}')
+        print(f'{name:<24} {value:8.5g}')
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(results, indent=1))
     return results
