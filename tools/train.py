@@ -13,6 +13,9 @@ def parse_args(args=None) -> argparse.Namespace:
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='continue from this checkpoint; without a value or with auto, from '
                         'the last one in the work directory, or from the start if there is none')
+    parser.add_argument('--pretrained', metavar='CHECKPOINT',
+                        help='weights of the backbone, of any origin that tools/convert.py knows; '
+                        'none: random weights')
     parser.add_argument('--amp', action=argparse.BooleanOptionalAction, default=None,
                         help='bfloat16 or float32; default: bfloat16 on GPUs, float32 on CPU')
     parser.add_argument('--auto-scale-lr', action='store_true',

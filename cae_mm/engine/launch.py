@@ -34,10 +34,12 @@ def load_config(args: argparse.Namespace) -> Config:
 
     A top-level ``data_root``, changed by ``--data-root`` or ``--cfg-options``, is put wherever the
     data loaders, evaluators and hooks used the old one. A top-level ``tokenizer`` is the checkpoint
-    of ``model.target_generator``.
+    of ``model.target_generator``, ``pretrained`` that of ``model.backbone`` ('none': random weights),
+    and ``num_classes`` the number of classes of ``model.head`` and the data preprocessor.
 
     Raises:
         FileNotFoundError: when the config does not exist.
+        ValueError: when the config has no part that an option is for.
     """
     if not Path(args.config).is_file():
         raise FileNotFoundError(f'there is no config {args.config}')
@@ -49,6 +51,18 @@ def load_config(args: argparse.Namespace) -> Config:
         _replace_data_root(cfg, root, old_root)
     if cfg.get('tokenizer') is not None:
         cfg.model.target_generator.init_cfg = dict(type='Pretrained', checkpoint=cfg.tokenizer)
+    if getattr(args, 'pretrained', None) is not None:
+        cfg.pretrained = args.pretrained
+    if cfg.get('pretrained') is not None:
+        if 'backbone' not in cfg.model:
+            raise ValueError(f'pretrained={cfg.pretrained}: the model of {args.config} has no backbone')
+        cfg.model.backbone.init_cfg = None if cfg.pretrained == 'none' else dict(
+            type='Pretrained', checkpoint=cfg.pretrained, prefix='backbone.')
+    if cfg.get('num_classes') is not None:
+        for part in (cfg.model.get('head'), cfg.model.get('data_preprocessor'),
+                     cfg.get('data_preprocessor')):
+            if part is not None and 'num_classes' in part:
+                part.num_classes = cfg.num_classes
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir

@@ -16,7 +16,9 @@ class LayerDecayOptimWrapperConstructor:
     decayed; all else is, the class and mask tokens included. A parameter of the backbone in layer
     ``i`` of ``n`` gets the learning rate times ``layer_decay_rate ** (n - 1 - i)``, where the
     backbone's ``get_layer_depth(name, prefix)`` knows ``(i, n)``; everything outside the backbone
-    has scale 1. Few groups keep the optimizer at a few large kernels. AdamW is fused by default.
+    has scale 1. The backbone is the one part that has this method, wherever it is in a classifier,
+    a detector, a segmentor or a wrapper of one. Few groups keep the optimizer at a few large
+    kernels. AdamW is fused by default.
 
     Args:
         optim_wrapper_cfg (dict): config of the optimizer wrapper with its ``optimizer``.
@@ -25,7 +27,8 @@ class LayerDecayOptimWrapperConstructor:
             of a parameter's name).
 
     Raises:
-        ValueError: for an unknown key, or a trainable parameter whose depth is unknown.
+        ValueError: for an unknown key, a model with no such backbone or with several, or a trainable
+            parameter whose depth is unknown.
 
     Source: the parameter groups of the official pre-training, fine-tuning and detection code.
     """
@@ -66,11 +69,16 @@ class LayerDecayOptimWrapperConstructor:
             list[dict]: ``params``, ``lr``, ``lr_scale``, ``weight_decay`` and ``param_names``.
         """
         members = defaultdict(list)
+        prefix, backbone = self._backbone(model) if self.layer_decay_rate != 1. else (None, None)
         for name, param in model.named_parameters():
             if not param.requires_grad:
                 continue
             flat = param.ndim <= 1 or name.endswith('.bias') or name.endswith(self.no_decay)
-            members[self._lr_scale(model, name), 0. if flat else weight_decay].append((name, param))
+            scale = 1.
+            if backbone is not None and name.startswith(prefix):
+                layer, num_layers = self._checked(name, backbone.get_layer_depth(name, prefix))
+                scale = self.layer_decay_rate**(num_layers - 1 - layer)
+            members[scale, 0. if flat else weight_decay].append((name, param))
         if not members:
             raise ValueError('the model has no trainable parameter: is everything frozen?')
         groups = []
@@ -82,14 +90,18 @@ class LayerDecayOptimWrapperConstructor:
         self._log(groups)
         return groups
 
-    def _lr_scale(self, model: nn.Module, name: str) -> float:
-        if self.layer_decay_rate == 1. or not name.startswith('backbone.'):
-            return 1.
-        if not hasattr(model.backbone, 'get_layer_depth'):
-            raise ValueError(f'layer_decay_rate={self.layer_decay_rate} needs '
-                             f'{type(model.backbone).__name__}.get_layer_depth(name, prefix)')
-        layer, num_layers = self._checked(name, model.backbone.get_layer_depth(name, 'backbone.'))
-        return self.layer_decay_rate**(num_layers - 1 - layer)
+    def _backbone(self, model: nn.Module) -> tuple[str, nn.Module]:
+        found = [(f'{name}.' if name else '', module) for name, module in model.named_modules()
+                 if hasattr(module, 'get_layer_depth')]
+        # mmpretrain's classifiers have the method too, and pass on to their backbones.
+        found = [(name, module) for name, module in found
+                 if not any(other != name and other.startswith(name) for other, _ in found)]
+        if len(found) != 1:
+            parts = ', '.join(name for name, _ in found) or 'none'
+            raise ValueError(f'layer_decay_rate={self.layer_decay_rate} needs exactly one part of '
+                             f'{type(model).__name__} with get_layer_depth(name, prefix), found '
+                             f'{parts}. CAEViT has it, as mmpretrain\'s vision transformers do')
+        return found[0]
 
     @staticmethod
     def _checked(name: str, depth: tuple[int, int] | None) -> tuple[int, int]:

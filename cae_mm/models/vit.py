@@ -227,12 +227,21 @@ class CAEViT(BaseBackbone):
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter for layer-wise learning rates, and the number of depths.
 
-        0 is the embedding, block i is i + 1, everything else the last, ``num_layers + 1``.
+        0 is the embedding, block i is i + 1; the final norm, and everything outside the backbone,
+        is the last, ``num_layers + 1``.
+
+        Raises:
+            ValueError: for a name that the backbone does not have.
         """
-        name, depths = param_name.removeprefix(prefix), self.num_layers + 2
-        if param_name.startswith(prefix):
-            if name == 'cls_token' or name.startswith('patch_embed'):
-                return 0, depths
-            if name.startswith('blocks.'):
-                return int(name.split('.')[1]) + 1, depths
-        return depths - 1, depths
+        depths = self.num_layers + 2
+        if not param_name.startswith(prefix):
+            return depths - 1, depths
+        part, _, rest = param_name.removeprefix(prefix).partition('.')
+        if part in ('cls_token', 'pos_embed', 'patch_embed'):
+            return 0, depths
+        if part == 'blocks':
+            return int(rest.partition('.')[0]) + 1, depths
+        if part == 'norm':
+            return depths - 1, depths
+        raise ValueError(f'{param_name} is no parameter of {type(self).__name__} at {prefix!r}: freeze '
+                         'it, or give it a layer in get_layer_depth')

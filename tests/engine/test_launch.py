@@ -9,7 +9,9 @@ from cae_mm.engine import launch
 
 CONFIG = """
 data_root = 'data/birds/'
-model = dict(type='A', target_generator=dict(type='DALLETokenizer'), norm=dict(type='SyncBN'))
+model = dict(type='A', target_generator=dict(type='DALLETokenizer'), norm=dict(type='SyncBN'),
+             backbone=dict(type='CAEViT'), head=dict(num_classes=5))
+data_preprocessor = dict(num_classes=5)
 train_dataloader = dict(
     num_workers=2, persistent_workers=True, prefetch_factor=4, pin_memory=True,
     dataset=dict(type='ReproducibleDataset', dataset=dict(
@@ -59,6 +61,19 @@ def test_tokenizer(load):
     assert 'init_cfg' not in load().model.target_generator
     cfg = load('--cfg-options', 'tokenizer=dvae.pth')
     assert cfg.model.target_generator.init_cfg == dict(type='Pretrained', checkpoint='dvae.pth')
+
+
+def test_pretrained(load):
+    assert 'init_cfg' not in load().model.backbone
+    expected = dict(type='Pretrained', checkpoint='a.pth', prefix='backbone.')
+    assert load('--cfg-options', 'pretrained=a.pth').model.backbone.init_cfg == expected
+    assert load('--cfg-options', 'pretrained=none').model.backbone.init_cfg is None
+
+
+def test_num_classes(load):
+    cfg = load('--cfg-options', 'num_classes=10')
+    assert (cfg.model.head.num_classes, cfg.data_preprocessor.num_classes) == (10, 10)
+    assert load().model.head.num_classes == 5
 
 
 def test_work_dir(load):

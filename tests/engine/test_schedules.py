@@ -32,6 +32,12 @@ def test_ends_of_warmup_and_of_cosine():
     assert 0.1 < seen[-1] < 0.13
 
 
+def test_warmup_without_its_endpoint():
+    seen = [value for value, in rates(*make(warmup_iters=4, end=12, endpoint=False), 6)]
+    assert seen[:5] == [0., 0.25, 0.5, 0.75, 1.]
+    assert seen[5] < 1.
+
+
 def test_scaled_groups_follow_the_whole_schedule():
     seen = rates(*make(scales=(1., 0.25), warmup_iters=3, min_lr=0.1, end=9), 9)
     assert all(low == pytest.approx(0.25 * full) for full, low in seen)

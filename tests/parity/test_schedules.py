@@ -37,3 +37,20 @@ def test_cosine_schedules(golden, fixture):
         total, length = arrays[f'lr/{name}/sum_len']
         assert len(rates) == length
         assert sum(rates) == pytest.approx(total, rel=1e-10)
+
+
+@pytest.mark.parametrize('fixture', ['schedules'])
+def test_fractional_epochs_of_linear_probing(golden, fixture):
+    entry = json.loads((golden / 'manifest.json').read_text())['entries'][fixture]
+    arrays = np.load(golden / entry['file'])
+    call = entry['calls']['linear_probe']['call']
+    peak, warmup, epochs, min_lr = (float(re.search(pattern + NUMBER, call)[1]) for pattern in (
+        '= ', 'warmup ', 'epochs ', 'min_lr '))
+    wrapper = OptimWrapper(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=peak))
+    # As many steps per epoch as it takes for the fixture's epochs to be whole steps.
+    scheduler = WarmupCosineLR.build_iter_from_epoch(
+        wrapper, warmup_epochs=warmup, min_lr=min_lr, endpoint=False, epoch_length=1000, end=epochs)
+    for epoch, rate in zip(arrays['lr/linear_probe/epoch'], arrays['lr/linear_probe/value'],
+                           strict=True):
+        scheduler.last_step = epoch * 1000
+        assert scheduler._get_value() == pytest.approx([rate], rel=1e-9, abs=1e-12)
