@@ -1,0 +1,122 @@
+"""What each origin calls the same arrays: data, read in both directions by ``convert``.
+
+A row names one array, first by our name. ``{}`` is the number of a block; a name that ends with a
+dot stands for its weight and its bias; ``*`` is anything; None: a layout has no such array.
+"""
+# 'mmpretrain' is its BEiTViT, which its CAE uses too; 'mmpretrain-vit' its VisionTransformer and MAE.
+LAYOUTS = ('cae_mm', 'official', 'timm', 'mmpretrain', 'mmpretrain-vit')
+
+# What the encoder's names may begin with. The first is written, the last where BARE says so.
+PREFIXES = dict(zip(LAYOUTS, (('backbone.', ''), ('encoder.', ''), ('',), ('backbone.', ''),
+                              ('backbone.', '')), strict=True))
+BARE = {'official': ('classifier', 'linear probe', 'attentive probe')}
+
+BLOCK = [  # ours, official, timm, mmpretrain's BEiTViT, mmpretrain's VisionTransformer
+    ('norm1.', 'norm1.', 'norm1.', 'ln1.', 'ln1.'),
+    ('norm2.', 'norm2.', 'norm2.', 'ln2.', 'ln2.'),
+    ('attn.qkv.weight', 'attn.qkv.weight', 'attn.qkv.weight', 'attn.qkv.weight', 'attn.qkv.weight'),
+    ('attn.q_bias', 'attn.q_bias', None, 'attn.q_bias', None),
+    ('attn.v_bias', 'attn.v_bias', None, 'attn.v_bias', None),
+    # Queries, keys and values together, with a bias of the keys that we do not have.
+    ('attn.qkv.bias', None, 'attn.qkv.bias', None, 'attn.qkv.bias'),
+    ('attn.proj.', 'attn.proj.', 'attn.proj.', 'attn.proj.', 'attn.proj.'),
+    ('attn.rel_pos.relative_position_bias_table', 'attn.relative_position_bias_table', None,
+     'attn.relative_position_bias_table', None),
+    ('gamma_1', 'gamma_1', 'ls1.gamma', 'gamma_1', 'attn.gamma1.weight'),
+    ('gamma_2', 'gamma_2', 'ls2.gamma', 'gamma_2', 'ffn.gamma2.weight'),
+    ('mlp.fc1.', 'mlp.fc1.', 'mlp.fc1.', 'ffn.layers.0.0.', 'ffn.layers.0.0.'),
+    ('mlp.fc2.', 'mlp.fc2.', 'mlp.fc2.', 'ffn.layers.1.', 'ffn.layers.1.'),
+]
+BLOCKS = ('blocks.{}.', 'blocks.{}.', 'blocks.{}.', 'layers.{}.', 'layers.{}.')
+ENCODER = [
+    ('cls_token', 'cls_token', 'cls_token', 'cls_token', 'cls_token'),
+    ('pos_embed', 'pos_embed', 'pos_embed', 'pos_embed', 'pos_embed'),
+    ('patch_embed.', 'patch_embed.proj.', 'patch_embed.proj.', 'patch_embed.projection.',
+     'patch_embed.projection.'),
+    # One table for all blocks, which BEiT has in pre-training.
+    ('rel_pos_bias.relative_position_bias_table', 'rel_pos_bias.relative_position_bias_table', None,
+     'rel_pos_bias.relative_position_bias_table', None),
+    *[tuple(name and blocks + name for blocks, name in zip(BLOCKS, row, strict=True))
+      for row in BLOCK],
+]
+# The final norm, over all tokens or behind the mean of the patch tokens: one parameter of ours.
+NORMS = dict(token=('norm.', 'norm.', 'norm.', 'ln1.', 'ln1.'),
+             mean=('norm.', 'fc_norm.', 'fc_norm.', 'ln2.', 'ln2.'))
+
+CROSS_ATTENTION = [  # ours, official and mmpretrain
+    ('q.weight', 'q.weight'), ('q.bias', 'q_bias'), ('k.weight', 'k.weight'),
+    ('v.weight', 'v.weight'), ('v.bias', 'v_bias'), ('proj.', 'proj.'),
+]
+REGRESSOR = [  # ours, official, mmpretrain
+    ('norm1_q.', 'norm1_q.', 'norm1_q_cross.'),
+    ('norm1_k.', 'norm1_k.', 'norm1_k_cross.'),
+    ('norm1_v.', 'norm1_v.', 'norm1_v_cross.'),
+    ('norm2.', 'norm2_cross.', 'norm2_cross.'),
+    ('gamma_1', 'gamma_1_cross', 'gamma_1_cross'),
+    ('gamma_2', 'gamma_2_cross', 'gamma_2_cross'),
+    ('mlp.fc1.', 'mlp_cross.fc1.', 'ffn.layers.0.0.'),
+    ('mlp.fc2.', 'mlp_cross.fc2.', 'ffn.layers.1.'),
+    *[('attn.' + ours, 'cross_attn.' + theirs, 'cross_attn.' + theirs)
+      for ours, theirs in CROSS_ATTENTION],
+]
+STATISTICS = ('running_mean', 'running_var', 'num_batches_tracked')
+
+
+def _pretraining(layout: str, regressor: str, decoder: str) -> list[tuple[str, str]]:
+    column, side = LAYOUTS.index(layout), ('official', 'mmpretrain').index(layout) + 1
+    return ([('neck.blocks.{}.' + row[0], regressor + row[side]) for row in REGRESSOR]
+            + [('head.blocks.{}.' + row[0], decoder + row[column]) for row in BLOCK if row[column]])
+
+
+# What stands on the encoder, by layout and kind: pairs of our name and theirs.
+HEADS = {
+    'official': {
+        'pre-training': [
+            ('neck.pos_embed', 'rd_pos_embed'),
+            ('neck.mask_token', 'mask_token'),
+            ('neck.project.0.', 'encoder_to_regresser.'),
+            ('neck.project.1.', 'encoder_to_regresser_norm.'),
+            ('neck.norm.', 'regresser.norm.'),
+            ('head.norm.', 'decoder.norm.'),
+            ('head.head.', 'decoder.head.'),
+            *_pretraining('official', 'regresser.regressor_blocks.{}.', 'decoder.decoder_blocks.{}.'),
+        ],
+        'classifier': [('head.fc.', 'head.')],
+        'linear probe': [('head.fc.', 'head.1.'),
+                         *[(f'neck.bn.{name}', f'head.0.{name}') for name in STATISTICS]],
+        'attentive probe': [
+            ('head.fc.', 'head.'),
+            ('head.query_token', 'query_token'),
+            *[(f'head.{norm}.', f'attentive_blocks.0.{norm}.')
+              for norm in ('norm_q', 'norm_k', 'norm_v')],
+            *[(f'head.cross_attn.{ours}', f'attentive_blocks.0.cross_attn.{theirs}')
+              for ours, theirs in CROSS_ATTENTION],
+            *[(f'head.bn.{name}', f'fc_norm.{name}') for name in STATISTICS],
+        ],
+    },
+    'timm': {'classifier': [('head.fc.', 'head.')]},
+    'mmpretrain': {
+        'pre-training': [
+            ('neck.mask_token', 'neck.mask_token'),
+            ('neck.norm.', 'neck.norm_regressor.'),
+            ('head.norm.', 'neck.norm_decoder.'),
+            ('head.head.', 'neck.head.'),
+            *_pretraining('mmpretrain', 'neck.regressors.{}.', 'neck.decoders.{}.'),
+        ],
+        'classifier': [('head.fc.', 'head.fc.'), ('head.fc.', 'head.layers.head.')],
+        'linear probe': [('head.fc.', 'head.fc.'),
+                         *[(f'neck.bn.{name}', f'neck.bn.{name}') for name in STATISTICS]],
+    },
+}
+HEADS['mmpretrain-vit'] = {kind: HEADS['mmpretrain'][kind] for kind in ('classifier', 'linear probe')}
+
+# Our models by the first of these arrays that they have.
+KINDS = {'pre-training': 'neck.mask_token', 'linear probe': 'neck.bn.running_mean',
+         'attentive probe': 'head.query_token', 'classifier': 'head.fc.weight'}
+HEADS['cae_mm'] = {kind: [('neck.*', 'neck.*'), ('head.*', 'head.*')] for kind in KINDS}
+
+# Arrays that follow from others, or that training takes as an input.
+DERIVED = [r'.*relative_position_index', r'alignment_encoder\..*', r'teacher\..*',
+           r'target_generator\..*']
+# Arrays that do not belong to the encoder, in layouts that give it no prefix: MAE's decoder, heads.
+BESIDE_ENCODER = [r'decoder_.*', r'mask_token', r'head\..*', r'pre_logits\..*', r'lm_head\..*']
