@@ -1,6 +1,7 @@
-"""Reproducible samples, a sampler that can continue in mid-epoch, and a report of bad files."""
+"""Reproducible samples, a sampler that can continue in mid-epoch, and checks of the data."""
+from .classes import ClassesHook
 from .hook import BadFilesHook
 from .reproducible import ReproducibleDataset
 from .sampler import EpochSampler
 
-__all__ = ['BadFilesHook', 'EpochSampler', 'ReproducibleDataset']
+__all__ = ['BadFilesHook', 'ClassesHook', 'EpochSampler', 'ReproducibleDataset']

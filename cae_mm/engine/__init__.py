@@ -3,10 +3,11 @@ from cae_mm.engine.checkpoint import AtomicLocalBackend, SafeCheckpointHook
 from cae_mm.engine.loops import ResumableEpochLoop
 from cae_mm.engine.monitor import TrainingMonitor
 from cae_mm.engine.optim_wrapper import AutocastOptimWrapper
+from cae_mm.engine.optimizers import TimmLars
 from cae_mm.engine.param_groups import LayerDecayOptimWrapperConstructor
 from cae_mm.engine.schedules import WarmupCosineLR
 
 __all__ = [
     'AtomicLocalBackend', 'AutocastOptimWrapper', 'LayerDecayOptimWrapperConstructor',
-    'ResumableEpochLoop', 'SafeCheckpointHook', 'TrainingMonitor', 'WarmupCosineLR'
+    'ResumableEpochLoop', 'SafeCheckpointHook', 'TimmLars', 'TrainingMonitor', 'WarmupCosineLR'
 ]

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from cae_mm.models.layers import LAYER_NORM_EPS, CrossAttention
 
-# The official linear layers start at 0.02, the classifier at 0.01. All biases start at zero.
-INIT = dict(type='TruncNormal', layer='Linear', std=0.02,
+# The official layers are truncated at +-2, which is a hundred standard deviations. Biases are zero.
+INIT = dict(type='Normal', layer='Linear', std=0.02,
             override=dict(type='Normal', name='fc', std=0.01))
 
 

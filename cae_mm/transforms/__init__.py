@@ -1,7 +1,9 @@
-"""Transforms of the pre-training pipeline, registered in mmpretrain's TRANSFORMS."""
-from .crop import TwoViewCrop
+"""Transforms of pre-training and probing, registered in mmpretrain's TRANSFORMS."""
+from .crop import ClippedResizedCrop, TwoViewCrop
 from .formatting import PackViews
 from .loading import LoadRGBImage
 from .masks import BlockMask, RandomMask
 
-__all__ = ['BlockMask', 'LoadRGBImage', 'PackViews', 'RandomMask', 'TwoViewCrop']
+__all__ = [
+    'BlockMask', 'ClippedResizedCrop', 'LoadRGBImage', 'PackViews', 'RandomMask', 'TwoViewCrop'
+]

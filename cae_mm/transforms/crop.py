@@ -1,4 +1,4 @@
-"""One random crop, seen twice: by the encoder and by the tokenizer."""
+"""Random crops: the one seen by encoder and tokenizer, and the one of linear probing."""
 import math
 import random
 
@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from mmcv.transforms import BaseTransform
 from mmengine.utils import to_2tuple
+from mmpretrain.datasets.transforms import RandomResizedCrop
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image
 
@@ -107,3 +108,25 @@ class TwoViewCrop(BaseTransform):
         flip = bool(torch.rand(1) < self.flip_prob)
         results.update(self.crop(image, self.draw_box(*image.shape[:2]), flip))
         return results
+
+
+@TRANSFORMS.register_module()
+class ClippedResizedCrop(RandomResizedCrop):
+    """The crop of linear probing: one draw of area and log aspect, clipped to the image.
+
+    mmpretrain's RandomResizedCrop draws again until the box fits, and so takes boxes of nearly the
+    whole image less often, and never of a long image.
+
+    Args: those of mmpretrain's RandomResizedCrop; ``max_attempts`` has no effect.
+
+    Source: the official linear probing, after MAE's.
+    """
+
+    def rand_crop_params(self, img):
+        """Draw the box in an (H, W, 3) array: (top, left, height, width) in pixels."""
+        height, width = img.shape[:2]
+        area = np.random.uniform(*self.crop_ratio_range) * height * width
+        aspect = math.exp(np.random.uniform(*np.log(self.aspect_ratio_range)))
+        w = min(max(round(math.sqrt(area * aspect)), 1), width)
+        h = min(max(round(math.sqrt(area / aspect)), 1), height)
+        return np.random.randint(height - h + 1), np.random.randint(width - w + 1), h, w

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cae_mm.transforms import PackViews, TwoViewCrop
+from cae_mm.transforms import ClippedResizedCrop, PackViews, TwoViewCrop
 
 
 def noise(height, width, seed=0):
@@ -79,3 +79,40 @@ def test_one_view_and_names():
         TwoViewCrop(16, interpolation='cubic')
     with pytest.raises(ValueError, match="'cv2' is not one of"):
         TwoViewCrop(16, backend='cv2')
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (1, 300), (300, 1), (7, 500), (300, 200)])
+def test_clipped_box_lies_in_the_image(shape):
+    crop, image = ClippedResizedCrop(scale=8), np.zeros((*shape, 3), np.uint8)
+    np.random.seed(0)
+    for _ in range(200):
+        top, left, h, w = crop.rand_crop_params(image)
+        assert h > 0 and w > 0 and 0 <= top <= shape[0] - h and 0 <= left <= shape[1] - w
+
+
+def test_clipped_box_is_drawn_once():
+    """Area and aspect are uniform and log-uniform; what does not fit is cut, not drawn again."""
+    crop, image = ClippedResizedCrop(scale=8), np.zeros((300, 400, 3), np.uint8)
+    np.random.seed(0)
+    boxes = np.array([crop.rand_crop_params(image) for _ in range(4000)])
+    np.random.seed(0)
+    for top, left, h, w in boxes[:100]:
+        area = np.random.uniform(0.08, 1) * 300 * 400
+        aspect = np.exp(np.random.uniform(np.log(3 / 4), np.log(4 / 3)))
+        assert h == min(round((area / aspect) ** 0.5), 300)
+        assert w == min(round((area * aspect) ** 0.5), 400)
+        assert top == np.random.randint(300 - h + 1) and left == np.random.randint(400 - w + 1)
+    full_height = (boxes[:, 2] == 300).mean()
+    assert 0.2 < full_height < 0.4  # mmpretrain's crop, which draws again, has less than 0.01
+
+
+def test_clipped_crop_is_resized_by_pillow():
+    crop = ClippedResizedCrop(scale=32, backend='pillow', interpolation='bicubic')
+    image = noise(50, 70)
+    np.random.seed(3)
+    out = crop({'img': image})
+    np.random.seed(3)
+    top, left, h, w = crop.rand_crop_params(image)
+    box = Image.fromarray(image[top:top + h, left:left + w])
+    assert np.array_equal(out['img'], box.resize((32, 32), Image.Resampling.BICUBIC))
+    assert out['img_shape'][:2] == (32, 32)
