@@ -5,5 +5,9 @@ import cae_mm.engine  # noqa: F401
 import cae_mm.evaluation  # noqa: F401
 import cae_mm.models  # noqa: F401
 import cae_mm.transforms  # noqa: F401
+from cae_mm.hub import get_model, list_models, register_configs
 
 __version__ = '0.1.0'
+__all__ = ['get_model', 'list_models']
+
+register_configs()

@@ -1,0 +1,63 @@
+"""Encoders by name, and our configs by name in mmpretrain's hub."""
+from difflib import get_close_matches
+from fnmatch import filter as match
+from pathlib import Path
+
+from mmpretrain.apis.model import ModelHub
+
+from cae_mm.checkpoint.loader import load_backbone
+from cae_mm.models.vit import ARCHITECTURES, CAEViT
+
+# 'cae_vitb' is 'base', 'cae_deits' is 'deit-small'.
+ENCODERS = {f'cae_{arch.rpartition("-")[0] or "vit"}{arch.rpartition("-")[2][0]}': arch
+            for arch in ARCHITECTURES}
+
+
+def list_models(pattern: str = '*') -> list[str]:
+    """Names of the encoders that ``get_model`` builds, of those that match a shell pattern."""
+    return sorted(match(ENCODERS, pattern))
+
+
+def get_model(name: str, pretrained: str | Path | None = None, **kwargs) -> CAEViT:
+    """Build an encoder in evaluation mode.
+
+    Args:
+        name (str): one of ``list_models()``.
+        pretrained (str | Path, optional): checkpoint of any known origin with the whole encoder, see
+            ``load_backbone``; without one the weights are random.
+        **kwargs: arguments of ``CAEViT``: out_type, out_indices, img_size, use_rel_pos_bias, ...
+
+    Returns:
+        CAEViT: gives a tuple with an output for each of its ``out_indices``.
+
+    Raises:
+        ValueError: for an unknown name; for ``pretrained=True``, since no weights are hosted.
+        FileNotFoundError, ValueError, RuntimeError: see ``load_backbone``.
+    """
+    if name not in ENCODERS:
+        near = get_close_matches(name, ENCODERS, cutoff=0.5)
+        raise ValueError(
+            f'there is no encoder {name!r}: ' + (f'do you mean {" or ".join(near)}? ' if near else '')
+            + f'There are {", ".join(ENCODERS)}. A model of a config, with its head, comes from '
+            "mmpretrain.get_model, such as 'finetune_cae_vitb_100e'")
+    if pretrained is True:
+        raise ValueError('pretrained=True: this project hosts no weights. Give the path of a '
+                         "checkpoint: one of your own, one of the authors' "
+                         '(https://github.com/Atten4Vis/CAE), or one of mmpretrain or timm; '
+                         'tools/convert.py writes any of them as one of ours')
+    backbone = CAEViT(ENCODERS[name], **kwargs)
+    if pretrained:
+        load_backbone(backbone, pretrained)
+    return backbone.eval()
+
+
+def register_configs() -> None:
+    """Add our configs to mmpretrain's hub, where its get_model, list_models and inferencers look.
+
+    The index is in the root of a checkout, or in the package when that was installed from a wheel.
+    """
+    package = Path(__file__).parent
+    root = package / '.mim' if (package / '.mim').is_dir() else package.parent
+    # The hub refuses a name that it has; this package may be imported anew.
+    if not ModelHub.has('cae_vitb_300e'):
+        ModelHub.register_model_index(root / 'model-index.yml', config_prefix=root)
