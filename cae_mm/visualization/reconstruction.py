@@ -3,15 +3,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cae_mm.evaluation.features import evaluating
 from cae_mm.models.cae import split_mask
+from cae_mm.visualization.figure import draw_rows
 
-matplotlib.use('Agg')
 GREY = 0.5  # of masked patches
 
 
@@ -77,17 +76,5 @@ def reconstruct(model: nn.Module, preprocess: Callable, images: Tensor,
 
 def draw(pictures: Reconstruction, path: str | Path) -> None:
     """Write a PNG with a row per image and a titled column per kind of picture."""
-    from matplotlib import pyplot as plt
-    height, width = pictures.image.shape[-2:]
-    rows, columns = len(pictures.image), len(pictures.titles)
-    figure, axes = plt.subplots(rows, columns, squeeze=False, layout='constrained',
-                                figsize=(2 * columns, 2 * height / width * rows + 0.4))
-    for column, (name, title) in enumerate(pictures.titles.items()):
-        axes[0, column].set_title(title, fontsize=11)
-        for row, picture in enumerate(getattr(pictures, name)):
-            axes[row, column].imshow(picture.permute(1, 2, 0).numpy(), interpolation='nearest')
-            axes[row, column].axis('off')
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, hspace=0, wspace=0)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    columns = [getattr(pictures, name).permute(0, 2, 3, 1) for name in pictures.titles]
+    draw_rows([*pictures.titles.values()], [*zip(*columns, strict=True)], path)

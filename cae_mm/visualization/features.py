@@ -1,0 +1,77 @@
+"""What the patches mean to an encoder, as colours."""
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cae_mm.evaluation.features import evaluating
+from cae_mm.models import CAEViT
+
+# Patches beyond these shares of all have the darkest and the brightest colour.
+DARKEST, BRIGHTEST = 0.01, 0.99
+
+
+@torch.no_grad()
+def trace(backbone: CAEViT, images: Tensor, layer: int = -1) -> tuple[Tensor, Tensor]:
+    """Tokens (B, 1 + N, C) that go into a block, and that come out of it.
+
+    Args:
+        backbone (CAEViT): the encoder; it runs in evaluation mode.
+        images (Tensor): (B, 3, H, W), normalised.
+        layer (int): index of the block; -1 is the last.
+
+    Raises:
+        ValueError: when there is no such block, or the encoder does not take images of this size.
+    """
+    if not -1 <= layer < backbone.num_layers:
+        raise ValueError(f'layer={layer}: the encoder has {backbone.num_layers} blocks, '
+                         f'0..{backbone.num_layers - 1}, and -1 for the last')
+    tokens = []
+    hook = backbone.blocks[layer].register_forward_hook(
+        lambda block, inputs, output: tokens.extend((inputs[0], output)))
+    try:
+        with evaluating(backbone):
+            backbone(images)
+    finally:
+        hook.remove()
+    return tuple(tokens)
+
+
+@torch.no_grad()
+def patch_features(backbone: CAEViT, images: Tensor, layer: int = -1) -> Tensor:
+    """Patches as a block leaves them, those of the last block after the final norm.
+
+    Args:
+        backbone, images, layer: see ``trace``.
+
+    Returns:
+        Tensor: (B, h, w, C).
+    """
+    _, x = trace(backbone, images, layer)
+    if layer in (-1, backbone.num_layers - 1):
+        x = backbone.norm(x)
+    rows, columns = backbone.grid(*images.shape[-2:])
+    return x[:, -rows * columns:].unflatten(1, (rows, columns))
+
+
+def pca_colours(features: Sequence[Tensor]) -> list[Tensor]:
+    """The three principal components of all patches of all pictures, as red, green and blue.
+
+    The sign of a component is free: here its largest coefficient is positive.
+
+    Args:
+        features (Sequence[Tensor]): of each picture (h, w, C); sizes may differ.
+
+    Returns:
+        list[Tensor]: of each picture (h, w, 3) in [0, 1].
+    """
+    sizes = [x.shape[:2] for x in features]
+    x = torch.cat([x.flatten(0, 1) for x in features]).double()
+    x = x - x.mean(0)
+    axes = torch.linalg.eigh(x.mT @ x).eigenvectors[:, -3:].flip(1)  # the largest first
+    axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
+    colours = x @ axes
+    low, high = colours.quantile(torch.tensor([DARKEST, BRIGHTEST], dtype=x.dtype, device=x.device), dim=0)
+    colours = ((colours - low) / (high - low).clamp(min=1e-12)).clamp(0, 1).float()
+    return [colour.unflatten(0, size)
+            for colour, size in zip(colours.split([h * w for h, w in sizes]), sizes, strict=True)]

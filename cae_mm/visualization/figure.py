@@ -1,0 +1,103 @@
+"""Pictures in rows, and where they come from."""
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import functional as F
+
+from cae_mm.transforms import LoadRGBImage
+
+matplotlib.use('Agg')
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
+
+
+def choose_images(paths: Sequence[Path], num: int) -> list[Path]:
+    """Take the files among ``paths`` and in its folders, at any depth; at random where over ``num``.
+
+    Raises:
+        FileNotFoundError: when there are none.
+        ValueError: for a number below 1.
+    """
+    if num < 1:
+        raise ValueError(f'{num} pictures: choose 1 or more')
+    files = [path for path in paths if path.is_file()]
+    files += [file for path in paths for file in sorted(path.rglob('*'))
+              if file.suffix.lower() in SUFFIXES]
+    if not files:
+        raise FileNotFoundError(f'no images ({", ".join(SUFFIXES)}) in '
+                                f'{", ".join(map(str, paths))}')
+    return files if len(files) <= num else random.sample(files, num)
+
+
+def load_image(path: Path, view: Callable[[dict], dict]) -> Tensor:
+    """Read one image as (3, H, W) uint8.
+
+    Args:
+        path (Path): any file that ``LoadRGBImage`` reads.
+        view (Callable): changes ``img`` of a dictionary, such as ``CenterView`` and ``WholeView``.
+
+    Raises:
+        ValueError: when it cannot be read.
+    """
+    results = dict(img_path=str(path))
+    if LoadRGBImage()(results) is None:
+        raise ValueError(f'{path} is unreadable: {results["load_error"]}')
+    return torch.from_numpy(view(results)['img'].copy()).permute(2, 0, 1)
+
+
+class WholeView:
+    """Resize (bicubic), nearly keeping the shape: both sides become multiples of the patch.
+
+    Args:
+        side (int): of the shorter side, about, in pixels.
+        patch_size (int): in pixels.
+
+    Raises:
+        ValueError: when the side is shorter than a patch.
+    """
+
+    def __init__(self, side, patch_size):
+        if side < patch_size:
+            raise ValueError(f'a side of {side} pixels is shorter than a patch of {patch_size}')
+        self.side, self.patch_size = side, patch_size
+
+    def __call__(self, results: dict) -> dict:
+        """Replace ``img`` (H, W, 3) uint8 by the view."""
+        shape = results['img'].shape[:2]
+        size = [round(length * self.side / min(shape) / self.patch_size) * self.patch_size
+                for length in shape]
+        if size != list(shape):
+            image = F.resize(Image.fromarray(results['img']), size, F.InterpolationMode.BICUBIC)
+            results['img'] = np.asarray(image)
+        return results
+
+
+def draw_rows(titles: Sequence[str], rows: Sequence[Sequence[Tensor]], path: str | Path) -> None:
+    """Write a PNG with a titled column per kind of picture.
+
+    Args:
+        titles (Sequence[str]): of the columns.
+        rows (Sequence[Sequence[Tensor]]): pictures (H, W, 3) in [0, 1], and maps (h, w), drawn from 0,
+            black, to their 99th percentile. The pictures of a row have the same shape.
+        path (str | Path): file to write.
+    """
+    from matplotlib import pyplot as plt
+    heights = [row[0].shape[0] / row[0].shape[1] for row in rows]  # of a picture one wide
+    figure, axes = plt.subplots(
+        len(rows), len(titles), squeeze=False, layout='constrained', height_ratios=heights,
+        figsize=(2 * len(titles), 2 * sum(heights) + 0.4))
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=11)
+    for axis, picture in zip(axes.flat, (picture for row in rows for picture in row), strict=True):
+        axis.imshow(picture.numpy(), interpolation='nearest', cmap='inferno', vmin=0,
+                     vmax=np.percentile(picture, 99))
+        axis.axis('off')
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, hspace=0, wspace=0)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,97 @@
+#!/usr/bin/env python
+"""Draw what an encoder looks at in pictures of any shape, and how it sees their patches.
+
+A row per picture: the picture; what its class token takes from each patch, the mean of all heads; of
+an attentive probe also what its query takes; and the three principal components of the patches of
+all pictures together, as red, green and blue: patches of like colour are alike to the encoder.
+"""
+import argparse
+import random
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+
+from cae_mm.evaluation import protocol
+from cae_mm.evaluation.features import CenterView
+from cae_mm.visualization import (
+    WholeView,
+    choose_images,
+    class_attention,
+    draw_rows,
+    load_image,
+    load_probe,
+    patch_features,
+    pca_colours,
+    probe_attention,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config with the encoder, of pre-training or classification, '
+                        'or the name of a model')
+    parser.add_argument('checkpoint', help='checkpoint, or "none" for the random initialisation')
+    parser.add_argument('--images', nargs='+', type=Path, required=True, help='files or folders')
+    parser.add_argument('--out', required=True, help='PNG file to write')
+    parser.add_argument('--num', type=int, default=8, help='number of pictures')
+    parser.add_argument('--seed', type=int, default=0, help='of the choice of pictures')
+    parser.add_argument('--size', type=int, help='shorter side of the pictures in pixels, default: as '
+                        'the encoder was trained; larger ones give finer maps')
+    parser.add_argument('--layer', type=int, default=-1, help='block to look into, from 0; -1: the last')
+    parser.add_argument('--heads', action='store_true', help='draw each attention head, too')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    return parser.parse_args()
+
+
+def choose_view(backbone, size: int | None):
+    """How pictures are brought to a size that the encoder takes.
+
+    Raises:
+        ValueError: for a size with an encoder that takes only one.
+    """
+    trained = tuple(side * backbone.patch_size for side in backbone.grid_size)
+    if backbone.blocks[0].attn.rel_pos is None:
+        return WholeView(min(trained) if size is None else size, backbone.patch_size)
+    if size is not None:
+        raise ValueError(f'--size {size}: the relative position bias of this encoder is for pictures of '
+                         f'{trained[0]}x{trained[1]} pixels; leave --size out to see their centres')
+    return CenterView(trained)
+
+
+def main() -> None:
+    """Draw as the command line says."""
+    args = parse_args()
+    cfg = protocol.read_config(args)
+    backbone, preprocess = protocol.load_encoder(cfg, args.checkpoint)
+    maps = {'class token': lambda inputs: class_attention(backbone, inputs, args.layer)}
+    head = cfg.model.get('head', {}) if isinstance(cfg, Config) else {}
+    if head.get('type', '').endswith('AttentiveProbeHead') and args.checkpoint != 'none':
+        probe = load_probe(cfg, args.checkpoint).to(preprocess.device)
+        maps['probe query'] = lambda inputs: probe_attention(probe, backbone, inputs)
+
+    random.seed(args.seed)
+    view = choose_view(backbone, args.size)
+    rows, patches = [], []
+    for path in choose_images(args.images, args.num):
+        image = load_image(path, view)
+        inputs = preprocess({'inputs': image[None]})['inputs']
+        titles, row = ['picture'], [image.permute(1, 2, 0) / 255]
+        for name, look in maps.items():
+            [heads] = look(inputs).cpu()
+            titles.append(name)
+            row.append(heads.mean(0))
+            if args.heads:
+                titles += [f'head {i}' for i in range(len(heads))]
+                row += heads
+        rows.append(row)
+        patches += patch_features(backbone, inputs, args.layer).cpu()
+    for row, colours in zip(rows, pca_colours(patches), strict=True):
+        row.append(colours)
+    draw_rows([*titles, 'patches'], rows, args.out)
+    print(f'{len(rows)} pictures: {args.out}')
+
+
+if __name__ == '__main__':
+    main()
