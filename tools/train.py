@@ -45,6 +45,8 @@ def merge_args(cfg, args) -> None:
             raise ValueError(f'--auto-scale-lr: {args.config} does not say for how many images its '
                              'learning rate is: add auto_scale_lr=dict(base_batch_size=...)')
         cfg.auto_scale_lr.enable = True
+        # mmengine compares it with the images of one forward pass.
+        cfg.auto_scale_lr.base_batch_size /= cfg.optim_wrapper.get('accumulative_counts', 1)
 
 
 def main() -> None:

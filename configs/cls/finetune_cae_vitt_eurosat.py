@@ -33,4 +33,5 @@ param_scheduler = dict(
 train_cfg = dict(type='ResumableEpochLoop', max_epochs=5, val_interval=1)
 
 # Keys that do not.
-default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=2))
+default_hooks = dict(
+    checkpoint=dict(interval=1, max_keep_ckpts=2), classes=dict(type='ClassesHook'))
