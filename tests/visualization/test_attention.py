@@ -1,0 +1,70 @@
+"""Attention maps are the weights with which the models add values."""
+import pytest
+import torch
+from mmengine.config import Config
+
+from cae_mm.models import AttentiveProbeHead
+from cae_mm.visualization import class_attention, load_probe, probe_attention
+from cae_mm.visualization.attention import attention_weights
+
+
+@pytest.mark.parametrize('use_rel_pos_bias', [False, True])
+def test_weights_reproduce_the_fused_attention(make_backbone, use_rel_pos_bias):
+    attn = make_backbone(use_rel_pos_bias=use_rel_pos_bias).blocks[1].attn
+    x = torch.randn(2, 7, 16)
+    weights = attention_weights(attn, x)
+    assert weights.shape == (2, 2, 7, 7)
+    values = (x @ attn.qkv.weight[32:].T + attn.v_bias).unflatten(-1, (2, 8)).transpose(1, 2)
+    output = attn.proj((weights @ values).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(output, attn(x))
+    assert weights.std() > 0.02
+    torch.testing.assert_close(attention_weights(attn, x, num_queries=2), weights[:, :, :2])
+
+
+@pytest.mark.parametrize('layer, index', [(0, 0), (1, 1), (2, 2), (-1, 2)])
+def test_class_token_of_each_block(make_backbone, images, layer, index):
+    backbone = make_backbone(use_rel_pos_bias=True).train()
+    maps = class_attention(backbone, images, layer)
+    assert backbone.training and maps.shape == (2, 2, 2, 3)
+    backbone.eval()
+    x = backbone.embed(images)
+    for block in backbone.blocks[:index]:
+        x = block(x)
+    block = backbone.blocks[index]
+    expected = attention_weights(block.attn, block.norm1(x))[:, :, 0, 1:]
+    torch.testing.assert_close(maps[..., 1, 0], expected[..., 3])  # the second row begins with patch 3
+    torch.testing.assert_close(maps.flatten(2), expected)
+
+
+def test_any_size_without_a_relative_bias(make_backbone):
+    assert class_attention(make_backbone(), torch.randn(1, 3, 20, 8)).shape == (1, 2, 5, 2)
+
+
+@pytest.mark.parametrize('settings, layer, size, message', [
+    ({}, 3, (8, 12), r'layer=3.*0\.\.2'),
+    ({}, -2, (8, 12), 'layer=-2'),
+    ({}, 0, (8, 13), '8x13'),
+    (dict(use_rel_pos_bias=True), 0, (8, 16), 'relative position bias'),
+    (dict(with_cls_token=False, out_type='raw'), 0, (8, 12), 'no class token'),
+])
+def test_what_has_no_map(make_backbone, settings, layer, size, message):
+    with pytest.raises(ValueError, match=message):
+        class_attention(make_backbone(**settings), torch.randn(1, 3, *size), layer)
+
+
+def test_query_of_a_trained_probe(make_backbone, images, tmp_path):
+    backbone = make_backbone(out_type='raw').eval()
+    trained = AttentiveProbeHead(num_classes=4, in_channels=16, num_heads=2)
+    for parameter in trained.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    weights = {f'head.{k}': v for k, v in trained.state_dict().items()}
+    torch.save({'state_dict': weights | {'backbone.x': torch.zeros(1)}}, tmp_path / 'a.pth')
+    head = dict(type='mmpretrain.AttentiveProbeHead', num_classes=9, in_channels=16, num_heads=2)
+    probe = load_probe(Config(dict(model=dict(head=head))), tmp_path / 'a.pth')
+    expected = trained.attention(backbone.encode(images))[..., 1:]
+    torch.testing.assert_close(probe_attention(probe, backbone, images).flatten(2), expected)
+
+    weights.pop('head.query_token')
+    torch.save({'state_dict': weights}, tmp_path / 'b.pth')
+    with pytest.raises(RuntimeError, match='b.pth.*1 missing: query_token.*pre-training'):
+        load_probe(Config(dict(model=dict(head=head))), tmp_path / 'b.pth')
