@@ -1,0 +1,145 @@
+"""Every classification config builds at full size, trains, evaluates and resumes at toy size."""
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+from mmpretrain.registry import MODELS
+from PIL import Image
+from timm.data.mixup import mixup_target
+from timm.loss import SoftTargetCrossEntropy
+
+from cae_mm.engine import launch
+from cae_mm.models import CAEViT
+from cae_mm.models.vit import parse_arch
+
+CONFIGS = Path(__file__).parents[2] / 'configs' / 'cls'
+# Millions of parameters: all, and those that are trained.
+EXPECTED = {
+    'finetune_cae_vits_100e': (22.085, 22.085), 'finetune_cae_vitb_100e': (86.531, 86.531),
+    'finetune_cae_vitl_50e': (304.431, 304.431),
+    'linear_cae_vits_90e': (21.980, 0.385), 'linear_cae_vitb_90e': (86.426, 0.769),
+    'linear_cae_vitl_90e': (304.149, 1.025),
+    'attentive_cae_vits_90e': (22.573, 0.979), 'attentive_cae_vitb_90e': (88.793, 3.136),
+    'attentive_cae_vitl_90e': (308.354, 5.230),
+}
+
+
+def millions(parameters):
+    return sum(p.numel() for p in parameters) / 1e6
+
+
+def test_every_config_is_listed():
+    """Those of ImageNet: the tiny ones are for the data that they name."""
+    assert {path.stem for path in CONFIGS.glob('*.py') if '_vitt_' not in path.stem} <= set(EXPECTED)
+
+
+@pytest.mark.parametrize('name', EXPECTED)
+def test_full_size_on_the_meta_device(name):
+    with torch.device('meta'), DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(Config.fromfile(CONFIGS / f'{name}.py').model)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert (millions(model.parameters()), millions(trained)) == pytest.approx(
+        EXPECTED[name], abs=0.001)
+
+
+@pytest.fixture(scope='module')
+def pictures(tmp_path_factory):
+    """Two classes of four pictures for training and as many for validation."""
+    root, rng = tmp_path_factory.mktemp('pictures'), np.random.default_rng(0)
+    for i in range(16):
+        folder = root / ('train', 'val')[i // 8] / ('cat', 'dog')[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (96, 128, 3), np.uint8)).save(folder / f'{i}.jpg')
+    return root
+
+
+@pytest.fixture
+def toy(pictures, tmp_path, monkeypatch):
+    """A function from the name of a config to its shrunken self, on the pictures."""
+    monkeypatch.setattr(Config, 'pretty_text', '')  # logging it takes longer than the training
+    def shrink(name, work='work', **options):
+        pretrained = tmp_path / 'pretrained.pth'
+        options.update({'num_classes': 2, 'val_evaluator.topk': 1, 'train_dataloader.num_workers': 0,
+                        'val_dataloader.num_workers': 0, 'train_cfg.max_epochs': 1,
+                        'param_scheduler.warmup_epochs': 0, 'experiment_name': f'{name}_{tmp_path}_{work}'},
+                       **options)
+        cfg = launch.load_config(Namespace(
+            config=str(CONFIGS / f'{name}.py'), cfg_options=options, data_root=str(pictures),
+            pretrained=str(pretrained), launcher='none', work_dir=str(tmp_path / work)))
+        backbone, dims = cfg.model.backbone, parse_arch(cfg.model.backbone.arch)[0] // 16
+        backbone.arch = dict(embed_dims=dims, num_layers=2, num_heads=4)
+        backbone.frozen_stages = min(backbone.get('frozen_stages', -1), 2)
+        cfg.model.head.in_channels = dims
+        if 'num_heads' in cfg.model.head:
+            cfg.model.head.num_heads = 4
+        if 'neck' in cfg.model:
+            cfg.model.neck.input_features = dims
+        for dataset in (cfg.train_dataloader.dataset.dataset, cfg.val_dataloader.dataset):
+            dataset.serialize_data = False  # which collects garbage, and that takes long
+        # Two steps of 8 pictures in all, whatever the accumulation.
+        steps = 2 * min(cfg.optim_wrapper.get('accumulative_counts', 1), 2)
+        cfg.optim_wrapper.accumulative_counts = steps // 2
+        cfg.train_dataloader.batch_size = 8 // steps
+        # What the config asks for is pre-trained without position bias.
+        encoder = CAEViT(backbone.arch, backbone.img_size, backbone.patch_size)
+        torch.save({f'backbone.{key}': value for key, value in encoder.state_dict().items()}, pretrained)
+        return cfg, encoder, steps
+    return shrink
+
+
+@pytest.mark.parametrize('name', EXPECTED)
+def test_two_steps_and_an_evaluation(name, toy, tmp_path):
+    cfg, encoder, steps = toy(name)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    model, start = runner.model, encoder.state_dict()
+    assert runner.iter == steps and (tmp_path / 'work' / 'epoch_1.pth').is_file()
+    assert 0 <= runner.message_hub.get_scalar('val/accuracy/top1').current() <= 100
+    moved = {key for key, value in model.backbone.state_dict().items()
+             if not torch.equal(value, start.get(key, torch.zeros_like(value)))}
+    optimised = sum(len(group['params']) for group in runner.optim_wrapper.optimizer.param_groups)
+    if name.startswith('finetune'):
+        # Everything but the fixed positions, the biases of positions from zero included.
+        assert moved == {key for key, _ in model.backbone.named_parameters()}
+        assert optimised == len(list(model.parameters()))
+    else:
+        model.train()
+        assert not moved
+        assert not any(m.training for m in model.backbone.modules() if not list(m.children()))
+        size = cfg.model.backbone.img_size
+        features = model.backbone(torch.randn(1, 3, size, size))
+        assert not features[0].requires_grad
+        assert optimised == len(list(model.head.parameters()))
+
+
+def test_resumed_in_mid_epoch(toy, tmp_path):
+    """With mixup, random erasing, drop path and accumulated gradients: the same weights."""
+    options = {'default_hooks.checkpoint.by_epoch': False, 'default_hooks.checkpoint.interval': 2}
+    straight = Runner.from_cfg(toy('finetune_cae_vitb_100e', **options)[0])
+    straight.train()
+    cfg = toy('finetune_cae_vitb_100e', 'resumed', **options)[0]
+    cfg.update(resume=True, load_from=str(tmp_path / 'work' / 'iter_2.pth'))
+    resumed = Runner.from_cfg(cfg)
+    resumed.train()
+    other = resumed.model.state_dict()
+    assert all(torch.equal(value, other[key]) for key, value in straight.model.state_dict().items())
+
+
+def test_mixed_targets_are_smoothed_as_by_timm():
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        loss = MODELS.build(Config.fromfile(CONFIGS / 'finetune_cae_vitb_100e.py').model.head.loss)
+    logits, labels = torch.randn(8, 10), torch.arange(8)
+    one_hot = torch.nn.functional.one_hot(labels, 10)
+    mixed = 0.3 * one_hot + 0.7 * one_hot.flip(0)
+    expected = SoftTargetCrossEntropy()(logits, mixup_target(labels, 10, lam=0.3, smoothing=0.1))
+    torch.testing.assert_close(loss(logits, mixed, avg_factor=8), expected)
+
+
+def test_wrong_number_of_classes(toy):
+    with pytest.raises(ValueError, match='the head has 1000 classes, .*train 2: .*num_classes=2'):
+        Runner.from_cfg(toy('linear_cae_vits_90e', num_classes=1000)[0]).train()
