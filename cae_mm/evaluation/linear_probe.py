@@ -23,7 +23,7 @@ def logit_chunks(weight: Tensor, features: Tensor):
 
 
 def fit(features: Tensor, labels: Tensor, num_classes: int, penalty: float,
-        start: Tensor | None = None, max_iter: int = 100) -> Tensor:
+        start: Tensor | None = None, max_iter: int = 300) -> Tensor:
     """Multinomial logistic regression by L-BFGS, never with all logits at once.
 
     Args:
@@ -70,8 +70,8 @@ def linear_probe(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor],
     """Fit a linear classifier on frozen features and measure it.
 
     Features are standardised by the training set. The penalty is the best of ``penalties`` on a
-    held-out part of the training set; the classifier is then fitted on all of it. The same features
-    give the same result.
+    held-out part of the training set; from there the classifier is fitted on all of it. The same
+    features give the same result.
 
     Args:
         train, val (tuple[Tensor, Tensor]): features (n, C) and labels (n,) int64.
@@ -107,13 +107,14 @@ def linear_probe(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor],
     num_out = max(1, round(held_out * len(labels)))
 
     bar = Progress('linear probe', len(penalties) + 1, 'fits', progress)
-    weight, scores = None, {}
+    weight, weights, scores = None, {}, {}
     for penalty in penalties:
         weight = fit(features[num_out:], labels[num_out:], num_classes, penalty, weight)
+        weights[penalty] = weight
         scores[penalty] = accuracies(weight, features[:num_out], labels[:num_out])[1]
         bar.update()
     best = max(scores, key=scores.get)
-    weight = fit(features, labels, num_classes, best)
+    weight = fit(features, labels, num_classes, best, weights[best])
     bar.update()
     found = accuracies(weight, val_features, val_labels)
     return ({f'linear/top{n}': value for n, value in found.items()} | {'linear/penalty': best}

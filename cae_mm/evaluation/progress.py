@@ -31,12 +31,14 @@ class Progress:
         if not self.show or (now < self.due and self.done < self.total):
             return
         self.due = now + self.interval
-        rate = self.done / max(now - self.start, 1e-9)
-        left = timedelta(seconds=round((self.total - self.done) / rate))
-        text = f'{self.name}: {self.done} of {self.total} {self.unit}, {rate:.3g}/s, {left} left'
+        elapsed, finished = max(now - self.start, 1e-9), self.done == self.total
+        rate = self.done / elapsed
+        seconds = elapsed if finished else (self.total - self.done) / rate
+        text = (f'{self.name}: {self.done} of {self.total} {self.unit}, {rate:.3g}/s, '
+                f'{timedelta(seconds=round(seconds))} {"in all" if finished else "left"}')
         if self.terminal:
             bar = f'{"#" * (BAR_WIDTH * self.done // self.total):<{BAR_WIDTH}}'
             # The clearing code removes what is left of a longer line.
-            print(f'\r[{bar}] {text}\033[K', end='\n' if self.done == self.total else '', flush=True)
+            print(f'\r[{bar}] {text}\033[K', end='\n' if finished else '', flush=True)
         else:
             print(text, flush=True)

@@ -220,6 +220,8 @@ def run(args: argparse.Namespace, k: Sequence[int] = (), probe: bool = False) ->
                       num_workers=args.num_workers)
     for name, value in results.items():
         print(f'{name:<24} {value:8.5g}')
+    if probe and 0 < results['linear/penalty'] == min(args.penalties) < max(args.penalties):
+        print('The weakest penalty is the best on held-out images: try --penalties with weaker ones.')
     if args.out:
         args.out.write_text(json.dumps(results, indent=1))
     return results

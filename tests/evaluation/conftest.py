@@ -1,4 +1,6 @@
 """A labelled folder, and an encoder small enough for tests."""
+import gc
+
 import numpy as np
 import pytest
 from mmpretrain.registry import MODELS
@@ -7,6 +9,14 @@ from PIL import Image
 import cae_mm  # noqa: F401
 
 COLORS = {'blue': (0, 0, 200), 'green': (0, 200, 0), 'red': (200, 0, 0)}
+
+
+@pytest.fixture(scope='session', autouse=True)
+def quick_collections():
+    """Datasets collect garbage while they are built: spare them the packages' objects."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 
 from cae_mm.evaluation.features import CenterView, extract_features, labelled_loader
+from cae_mm.models import CAEViT
 
 
 def test_features_are_means_or_class_tokens(folder, backbone, preprocess):
@@ -19,6 +20,40 @@ def test_features_are_means_or_class_tokens(folder, backbone, preprocess):
     torch.testing.assert_close(cls, tokens[:, 0])
     assert labels.tolist() == [0] * 6 + [1] * 6 + [2] * 6
     assert loader.dataset.classes == ('blue', 'green', 'red')
+
+
+def test_mean_is_normalised_where_the_encoder_was_trained_so(folder, backbone, preprocess):
+    loader = labelled_loader(folder / 'val', 16)
+    backbone.norm.bias.data += torch.arange(16)
+    backbone.norm.weight.data *= torch.arange(16)
+    before, _ = extract_features(backbone, loader, preprocess, progress=False)
+    backbone.out_type = 'avg_featmap'
+    after, _ = extract_features(backbone, loader, preprocess, progress=False)
+    with torch.no_grad():
+        [batch] = [preprocess(batch) for batch, _ in loader]
+        expected = backbone.eval()(batch['inputs'])[0]
+    torch.testing.assert_close(after, expected)
+    assert (after - before).abs().max() > 0.1
+
+
+def test_without_class_token(folder, preprocess):
+    backbone = CAEViT(dict(embed_dims=16, num_layers=2, num_heads=2), 16, 8, with_cls_token=False,
+                      out_type='raw')
+    loader = labelled_loader(folder / 'val', 16)
+    average, _ = extract_features(backbone, loader, preprocess, progress=False)
+    with torch.no_grad():
+        [batch] = [preprocess(batch) for batch, _ in loader]
+        torch.testing.assert_close(average, backbone.eval()(batch['inputs'])[0].mean(1))
+    with pytest.raises(ValueError, match="feature='cls': this encoder has no class token"):
+        extract_features(backbone, loader, preprocess, 'cls')
+
+
+def test_bfloat16_is_close(folder, backbone, preprocess):
+    loader = labelled_loader(folder / 'val', 16)
+    full, _ = extract_features(backbone, loader, preprocess, progress=False)
+    half, _ = extract_features(backbone, loader, preprocess, progress=False, amp=True)
+    assert half.dtype == torch.float32
+    assert 1e-4 < (half - full).abs().max() < 0.1
 
 
 def test_leaves_modes_and_random_state(folder, backbone, preprocess):

@@ -2,8 +2,9 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
-from cae_mm.evaluation.knn import knn_accuracy, knn_predict
+from cae_mm.evaluation.knn import knn_accuracy, knn_predict, knn_ranking
 
 
 @pytest.fixture
@@ -60,6 +61,27 @@ def test_accuracy_is_in_percent(data):
     assert results.keys() == {'knn/top1_k10', 'knn/top1_k20'}
     assert results['knn/top1_k10'] == pytest.approx(100 * expected)
     assert results['knn/top1_k10'] > 50
+
+
+def test_top5_counts_the_classes_with_most_votes():
+    generator = torch.Generator().manual_seed(1)
+    train, labels = torch.randn(200, 8, generator=generator), torch.arange(200) % 9
+    val, truth = torch.randn(60, 8, generator=generator), torch.arange(60) % 9
+    results = knn_accuracy((train, labels), (val, truth), 30)
+    hits = []
+    for feature, label in zip(F.normalize(val), truth, strict=True):
+        cosine, nearest = (F.normalize(train) @ feature).topk(30)
+        votes = labels[nearest].bincount((cosine / 0.07).exp(), minlength=9)
+        hits.append(bool(label in votes.argsort(descending=True)[:5]))
+    assert results.keys() == {'knn/top1_k30', 'knn/top5_k30'}
+    assert results['knn/top5_k30'] == pytest.approx(100 * sum(hits) / 60)
+    assert results['knn/top1_k30'] < results['knn/top5_k30'] < 100
+
+
+def test_a_class_without_votes_is_no_guess():
+    train = torch.eye(8)
+    ranking = knn_ranking(train, torch.arange(8).flip(0), train[:1], 2)[2]
+    assert ranking[0, 0] == 7 and (ranking[0] >= 0).sum() == 2 and ranking[0, 2:].tolist() == [-1] * 3
 
 
 @pytest.mark.parametrize('k', [0, 301, (10, 301)])

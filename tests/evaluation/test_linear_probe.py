@@ -47,6 +47,39 @@ def test_fit_is_a_minimum():
     assert weight.grad.abs().max() < 1e-3
 
 
+def test_never_all_logits_and_the_same_result(monkeypatch):
+    features, labels = make(200, 0.8, 8)
+    features = (features - features.mean(0)) / features.std(0)
+    whole = fit(features, labels, 4, 1e-2)
+    sizes, addmm = [], torch.addmm
+    monkeypatch.setattr(torch, 'addmm', lambda *args: sizes.append(len(args[1])) or addmm(*args))
+    monkeypatch.setitem(fit.__globals__, 'MAX_LOGITS', 4 * 30)
+    torch.testing.assert_close(fit(features, labels, 4, 1e-2), whole, atol=1e-3, rtol=0)
+    assert set(sizes) == {30, 20}
+
+
+def test_the_sweep_is_reported():
+    results = linear_probe(make(100, 1.0, 6), make(50, 1.0, 7), penalties=(1e-4, 0.5))
+    sweep = {name: value for name, value in results.items() if 'held_out' in name}
+    assert list(sweep) == ['linear/held_out_0.5', 'linear/held_out_0.0001']
+    assert results['linear/penalty'] == 0.5 and sweep['linear/held_out_0.5'] == max(sweep.values())
+    assert 'linear/top5' not in results  # four classes
+
+
+def test_top5():
+    def many(seed):
+        features, labels = make(300, 1.0, seed)
+        return features, labels + 4 * (torch.arange(300) % 2)  # the half that is not in the features
+
+    results = linear_probe(many(10), many(11))
+    assert results['linear/top1'] < results['linear/top5'] < 100
+
+
+def test_negative_penalty():
+    with pytest.raises(ValueError, match=r'penalties=\[0.1, -1\]: they weigh squares'):
+        linear_probe(make(20, 1, 0), make(20, 1, 1), penalties=(0.1, -1))
+
+
 def test_one_class():
     features, labels = make(50, 0.1, 9)
     with pytest.raises(ValueError, match='all 50 training images are of one class'):
