@@ -54,7 +54,9 @@ def get_model(name: str, pretrained: str | Path | None = None, **kwargs) -> CAEV
 def register_configs() -> None:
     """Add our configs to mmpretrain's hub, where its get_model, list_models and inferencers look.
 
-    The index is in the root of a checkout, or in the package when that was installed from a wheel.
+    Those load ``pretrained`` by mmengine, which only warns of keys that do not fit: give them a
+    checkpoint of the same model, trained here or written by tools/convert.py. The index is in the
+    root of a checkout, or in the package when that was installed from a wheel.
     """
     package = Path(__file__).parent
     root = package / '.mim' if (package / '.mim').is_dir() else package.parent
