@@ -38,6 +38,17 @@ class EpochSampler(Sampler):
         """Let the next iteration, and only that, skip its first ``num_samples`` of this rank."""
         self._start = num_samples
 
+    def set_multiple(self, num_samples):
+        """Leave out what the samples of this rank have over a multiple of ``num_samples``.
+
+        Raises:
+            ValueError: When nothing would be left.
+        """
+        if self.num_samples < num_samples:
+            raise ValueError(f'{self.num_samples} samples do not make a step of {num_samples}: lower '
+                             'train_dataloader.batch_size or optim_wrapper.accumulative_counts')
+        self.num_samples -= self.num_samples % num_samples
+
     def __iter__(self):
         if self.shuffle:
             generator = torch.Generator().manual_seed(self.seed + self.epoch)

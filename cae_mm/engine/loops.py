@@ -18,12 +18,27 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
     the batches are loaded and dropped. Before each iteration the random generators are seeded from
     (seed, iteration, rank), so that drop path, Gumbel noise and mixup repeat without saved states.
 
+    Where gradients accumulate over several batches, an epoch of an :class:`EpochSampler` ends with a
+    whole step, as in the official fine-tuning; a checkpoint then holds no half-accumulated step.
+
     Args: those of :class:`mmengine.runner.EpochBasedTrainLoop`.
 
     Raises:
-        ValueError: when the checkpoint's iteration lies outside its epoch, because the data set,
-            the batch size or the number of processes changed.
+        ValueError: when the images do not make one batch, or one accumulated step; when the
+            checkpoint's iteration lies outside its epoch, because the data set, the batch size or
+            the number of processes changed.
     """
+
+    def __init__(self, runner, dataloader, max_epochs: int, **kwargs):
+        super().__init__(runner, dataloader, max_epochs, **kwargs)
+        sampler, batch_size = self.dataloader.sampler, self.dataloader.batch_size
+        accumulated = runner.cfg.optim_wrapper.get('accumulative_counts', 1)
+        if accumulated > 1 and hasattr(sampler, 'set_multiple'):
+            sampler.set_multiple(accumulated * batch_size)
+            self._max_iters = self._max_epochs * len(self.dataloader)
+        if not len(self.dataloader):
+            raise ValueError(f'{len(sampler)} images per process do not make one batch of {batch_size}: '
+                             'lower train_dataloader.batch_size')
 
     def run_epoch(self) -> None:
         """Train the batches of one epoch that were not yet trained."""

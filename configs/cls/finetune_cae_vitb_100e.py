@@ -43,8 +43,7 @@ train_pipeline = [
          max_area_ratio=1 / 3, fill_color=bgr_mean, fill_std=bgr_std),
     dict(type='PackInputs'),
 ]
-# 4096 images per step = 8 GPUs x 128 x 4 accumulated (official: 32 GPUs x 128). An epoch has 1251 times
-# 8 x 128 images, 312.75 steps; the official loop drops the last three quarters of a step.
+# 4096 images per step = 8 GPUs x 128 x 4 accumulated (official: 32 GPUs x 128): 312 steps per epoch.
 train_dataloader = dict(batch_size=128, dataset=dict(dataset=dict(pipeline=train_pipeline)))
 optim_wrapper = dict(accumulative_counts=4)
 default_hooks = dict(classes=dict(type='ClassesHook'))

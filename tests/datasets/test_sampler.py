@@ -55,3 +55,12 @@ def test_start_skips_once():
     assert len(sampler) == 10
     assert list(sampler) == whole[4:]
     assert list(sampler) == whole
+
+
+def test_multiple_of_a_step():
+    sampler = EpochSampler(range(10))
+    whole = list(sampler)
+    sampler.set_multiple(4)
+    assert len(sampler) == 8 and list(sampler) == whole[:8]
+    with pytest.raises(ValueError, match='8 samples do not make a step of 9.*batch_size'):
+        sampler.set_multiple(9)

@@ -29,3 +29,19 @@ def test_another_epoch_length(toy_runner, tmp_path):
                          **{'train_dataloader.batch_size': 8, **EVERY_ITERATION})
     with pytest.raises(ValueError, match='iteration 5 in epoch 1.*2 batches per epoch'):
         changed.train()
+
+
+def test_epochs_end_with_whole_accumulated_steps(toy_runner, tmp_path):
+    changes = {'train_dataloader.sampler.type': 'EpochSampler', 'optim_wrapper.accumulative_counts': 2,
+               **EVERY_ITERATION}
+    whole = toy_runner(**changes)
+    whole.train()
+    assert whole.iter == 4  # of three batches per epoch the last makes no step
+    resumed = toy_runner(load_from=str(tmp_path / 'work/iter_2.pth'), resume=True, **changes)
+    resumed.train()
+    assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_too_few_images(toy_runner):
+    with pytest.raises(ValueError, match='12 images per process do not make one batch of 16'):
+        toy_runner(**{'train_dataloader.batch_size': 16, 'train_dataloader.drop_last': True}).train()
