@@ -1,56 +1,51 @@
-"""Checkpoints of one origin in the names of another, whole and exact, or not at all."""
+"""Checkpoints of one origin in the form of another, whole and exact, or not at all."""
 import re
-from collections.abc import Iterable
-from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from cae_mm.checkpoint.files import check_suffix, read_checkpoint, state_of, write_checkpoint
 from cae_mm.checkpoint.layouts import (
     BARE,
     BESIDE_ENCODER,
+    COPIES,
     DERIVED,
-    ENCODER,
-    HEADS,
+    FILE_KEYS,
     KINDS,
     LAYOUTS,
     NORMS,
+    ONE_POSITION_TABLE,
+    POOLING,
     PREFIXES,
+    USAGE,
+)
+from cae_mm.checkpoint.names import (
+    detect_origin,
+    matches,
+    ours_to_theirs,
+    prefix_of,
+    some,
+    theirs_to_ours,
+    translate,
+)
+from cae_mm.checkpoint.positions import (
+    TABLE,
+    check_class_row,
+    fit_positions,
+    relative_index,
+    tables_of,
+    without_positions,
 )
 
-TABLE = 'attn.rel_pos.relative_position_bias_table'
 SHARED_TABLE = 'backbone.rel_pos_bias.relative_position_bias_table'
 SCALES = ('gamma_1', 'gamma_2')
-
-
-def detect_origin(state: dict[str, Tensor], source: str | None = None) -> str:
-    """Which of ``LAYOUTS`` the names of a state dict follow.
-
-    Args:
-        state (dict[str, Tensor]): of an encoder or of a model with one.
-        source (str, optional): what the layout must begin with, such as 'mmpretrain'.
-
-    Raises:
-        ValueError: when none or several fit; lists some of the names and the known origins.
-    """
-    scores = {}
-    for layout in LAYOUTS:
-        names = {_translate(name, _theirs_to_ours(layout, _prefix(state, layout))) for name in state}
-        # Whatever else it has, an encoder embeds patches and has a first block.
-        if layout.startswith(source or '') and {'backbone.patch_embed.weight',
-                                                'backbone.blocks.0.norm1.weight'} <= names:
-            scores[layout] = len(names)
-    best = [layout for layout in scores if scores[layout] == max(scores.values())]
-    if len(best) != 1:
-        what = ' or '.join(best) if best else 'no known origin' if source is None else f'not {source}'
-        raise ValueError(f'{what}: {some(state)}. Known origins are {", ".join(LAYOUTS)}: say which it '
-                         'is, or rename the arrays as one of them does')
-    return best[0]
+NORM = {'backbone.norm.weight', 'backbone.norm.bias'}
 
 
 def convert(state: dict[str, Tensor], source: str | None = None, target: str = 'cae_mm',
-            export: str = 'full', pooling: str | None = None,
-            report: list[str] | None = None) -> dict[str, Tensor]:
+            export: str = 'full', pooling: str | None = None, img_size: tuple[int, int] | None = None,
+            positions: str | None = None, report: list[str] | None = None) -> dict[str, Tensor]:
     """Translate a state dict exactly: both models compute the same.
 
     A bias of the keys, which timm's and mmpretrain's ViT have, adds the same number to all logits
@@ -62,93 +57,126 @@ def convert(state: dict[str, Tensor], source: str | None = None, target: str = '
         source (str, optional): one of ``LAYOUTS``; detected by default.
         target (str): one of ``LAYOUTS``.
         export (str): 'full' translates every array, 'encoder' leaves out what stands on it.
-        pooling (str, optional): what the target normalises, 'token' (all tokens) or 'mean' (the mean
-            of the patch tokens); by default the mean for a classifier, otherwise the tokens.
+        pooling (str, optional): what the target's final norm normalises, 'token' (all tokens) or
+            'mean' (the mean of the patch tokens); the mean for a classifier, else the tokens.
+        img_size, positions: height and width of the target's images, see ``fit_positions``.
         report (list[str], optional): what happened is appended, line by line.
 
     Raises:
         ValueError: for an unknown origin, less than a whole encoder, or arrays that have no place
             in the target; names them.
     """
-    if target not in LAYOUTS or export not in ('full', 'encoder') or pooling not in (None, *NORMS):
-        raise ValueError(f'target={target!r}, export={export!r}, pooling={pooling!r}: choose of '
-                         f'{", ".join(LAYOUTS)}; full, encoder; {", ".join(NORMS)}')
-    ours = to_ours(state, detect_origin(state, source), export, report)
+    for what, value, known in (('target', target, LAYOUTS), ('export', export, ('full', 'encoder')),
+                               ('pooling', pooling, (None, *NORMS))):
+        if value not in known:
+            raise ValueError(f'{what}={value!r}: choose one of {", ".join(map(str, known))}')
+    report = [] if report is None else report
+    layout = detect_origin(state, source)
+    ours = to_ours(state, layout, export, report)
     check_encoder(ours)
-    return from_ours(ours, target, pooling)
+    patches = ours['backbone.patch_embed.weight'].shape
+    report.insert(0, f'{layout}, {kind_of(ours)}: {len(block_names(ours))} blocks, width {patches[0]}, '
+                     f'patches of {patches[2]}x{patches[3]}')
+    if img_size is not None:
+        fit_positions(ours, img_size, positions, report)
+    return from_ours(ours, target, pooling, report)
 
 
-def rename(name: str, source: str) -> str:
-    """Our name of one array of the layout ``source``.
+def convert_file(path: str | Path, out: str | Path, target: str = 'cae_mm', **options) -> list[str]:
+    """Translate a checkpoint file; the new one appears whole or not at all.
+
+    Args:
+        path (str | Path): checkpoint of any known origin.
+        out (str | Path): .pth or .pt, in the form that the target's users load, or .safetensors.
+        target (str), **options: see ``convert``.
+
+    Returns:
+        list[str]: what happened, line by line.
 
     Raises:
-        ValueError: when the layout has no such array.
+        FileNotFoundError, ValueError: see ``read_checkpoint`` and ``convert``.
     """
-    for prefix in PREFIXES[source]:
-        ours = _translate(name, _theirs_to_ours(source, prefix))
-        if ours is not None:
-            return ours
-    raise ValueError(f'{name} is no array of {source}')
+    check_suffix(out)
+    if Path(out).resolve() == Path(path).resolve():
+        raise ValueError(f'{out} is the checkpoint itself: name another file to write')
+    checkpoint, report = read_checkpoint(path), []
+    theirs = convert(state_of(checkpoint), target=target, report=report, **options)
+    key, beside = FILE_KEYS[target], {}
+    if key == 'state_dict':  # OpenMMLab's models take the names of the classes from the checkpoint
+        meta = checkpoint.get('meta') or {}
+        beside['meta'] = {name: meta[name] for name in ('dataset_meta',) if name in meta}
+    write_checkpoint(theirs, out, key, **beside)
+    report.append(f'wrote {len(theirs)} arrays of {target} to {out}')
+    if Path(out).suffix == '.safetensors' and target not in ('cae_mm', 'timm'):
+        return [*report, f"load them with safetensors.torch.load_file('{out}')"]
+    mean = prefix_of(theirs, target) + NORMS['mean'][LAYOUTS.index(target)] + 'weight'
+    return [*report, 'load them with ' + USAGE[target].format(
+        out=out, classes=len(theirs.get('head.weight', ())), tables=any('bias_table' in n for n in theirs),
+        **POOLING['mean' if mean in theirs else 'token'])]
 
 
 def to_ours(state: dict[str, Tensor], layout: str, export: str = 'full',
             report: list[str] | None = None) -> dict[str, Tensor]:
-    """Our names and arrays of a state dict, whole or not; the arguments are those of ``convert``."""
-    prefix = _prefix(state, layout)
-    pairs = _theirs_to_ours(layout, prefix)
+    """Our names and arrays of a state dict, whole or not; the arguments are those of ``convert``.
+
+    Raises:
+        ValueError: when arrays have no place in our models; names them.
+    """
+    report = [] if report is None else report
+    prefix = prefix_of(state, layout)
+    pairs = theirs_to_ours(layout, prefix)
     ours, origin, left_out, unplaced = {}, {}, [], []
     for name, value in state.items():
-        new = _translate(name, pairs)
+        new = translate(name, pairs)
         beside = (not new.startswith('backbone.') if new else not name.startswith(prefix)
-                  or _matches(name.removeprefix(prefix), BESIDE_ENCODER))
-        if _matches(name, DERIVED) or beside and export == 'encoder':
+                  or matches(name.removeprefix(prefix), BESIDE_ENCODER))
+        if matches(name, DERIVED) or beside and export == 'encoder':
             left_out.append(name)
         elif new is None:
             unplaced.append(name)
         elif new in ours:
             raise ValueError(f'{origin[new]} and {name} are both {new} of our model, which has one: '
-                             'this architecture is another')
+                             'the architecture is another')
         else:
             ours[new], origin[new] = value, name
     if unplaced:
-        raise ValueError(f'{len(unplaced)} arrays of this {layout} checkpoint have no place in our '
-                         f'model: {some(unplaced)}. If they do not belong to the encoder, take only '
-                         'the encoder (export); else the architecture is another')
-    notes = _complete(ours, layout)
-    if report is not None:
-        report += [f'left out {len(left_out)}: {some(left_out)}'] * bool(left_out) + notes
+        raise ValueError(f'{len(unplaced)} unexpected arrays of this {layout} checkpoint have no place '
+                         f'in our models: {some(unplaced)}. If they do not belong to the encoder, '
+                         'export only the encoder; else the architecture is another')
+    report.append(f'loaded {len(ours)}: {some(origin.values())}')
+    report.append(f'unexpected {len(left_out)}' + (f', left out: {some(left_out)}' if left_out else ''))
+    norm = origin.get('backbone.norm.weight', '').removeprefix(prefix)
+    if norm == NORMS['mean'][LAYOUTS.index(layout)] + 'weight' and layout != 'cae_mm':
+        report.append(f"{norm} stands behind the mean of the patch tokens: out_type='avg_featmap'")
+    _adapt(ours, layout, report)
     return ours
 
 
-def _complete(ours: dict[str, Tensor], layout: str) -> list[str]:
-    """Bring the arrays that another architecture lays out differently into our form."""
-    notes, key_biases, scales = [], 0, 0
+def _adapt(ours: dict[str, Tensor], layout: str, report: list[str]) -> None:
+    """Bring what another architecture holds otherwise into our form."""
+    blocks, key_biases = block_names(ours), 0
     shared = ours.pop(SHARED_TABLE, None)
-    for block in block_names(ours):
+    for block in blocks:
         if shared is not None:
             ours[block + TABLE] = shared
-        if (bias := ours.pop(block + 'attn.qkv.bias', None)) is not None:
+        bias = ours.pop(block + 'attn.qkv.bias', None)
+        if bias is not None:
             ours[block + 'attn.q_bias'], key_bias, ours[block + 'attn.v_bias'] = bias.chunk(3)
             key_biases += bool(key_bias.any())
-        if not any(block + scale in ours for scale in SCALES) and block + 'norm1.weight' in ours:
-            ours |= {block + scale: torch.ones_like(ours[block + 'norm1.weight']) for scale in SCALES}
-            scales += 1
     if key_biases:
-        notes.append(f'dropped the key biases of {key_biases} blocks, which the softmax removes')
-    if scales:
-        notes.append(f'{scales} blocks have no layer scale: 1')
-    tables = tables_of(ours)
-    # The official attentive probing makes them, and freezes them at zero.
-    if 'head.query_token' in ours and layout == 'official' and tables and not any(
-            table.any() for table in tables.values()):
-        for name in tables:
-            del ours[name]
-        notes.append(f'left out {len(tables)} relative position tables that are zero')
-    if 'neck.mask_token' in ours and layout != 'cae_mm':
-        # One table serves the regressor and the decoder, or all three.
-        ours.setdefault('neck.pos_embed', ours['backbone.pos_embed'])
-        ours['head.pos_embed'] = ours['neck.pos_embed']
-    return notes
+        report.append(f'key biases of {key_biases} blocks left out: the softmax removes them')
+    scales = [block + scale for block in blocks for scale in SCALES]
+    if not any(name in ours for name in scales):
+        ours |= {name: torch.ones_like(ours['backbone.blocks.0.norm1.weight']) for name in scales}
+        report.append('missing layer scales of all blocks: they are 1')
+    if 'head.query_token' in ours and layout == 'official':
+        # The official attentive probing makes tables, and freezes them at zero.
+        _drop_zero_tables(ours, report)
+    if 'backbone.pos_embed' not in ours and without_positions(ours):
+        report.append('missing position table, with relative positions only: it is zero')
+    if 'neck.mask_token' in ours and layout in ONE_POSITION_TABLE:
+        for name in ('neck.pos_embed', 'head.pos_embed'):
+            ours.setdefault(name, ours[ONE_POSITION_TABLE[layout]])
 
 
 def check_encoder(ours: dict[str, Tensor], final_norm: bool = True) -> None:
@@ -156,117 +184,81 @@ def check_encoder(ours: dict[str, Tensor], final_norm: bool = True) -> None:
 
     Args:
         ours (dict[str, Tensor]): with our names.
-        final_norm (bool): it must have its final norm.
+        final_norm (bool): its final norm is needed.
 
     Raises:
         ValueError: naming what is missing.
     """
-    optional = {'backbone.blocks.{}.attn.qkv.bias', f'backbone.blocks.{{}}.{TABLE}', SHARED_TABLE}
-    norm = {'backbone.norm.weight', 'backbone.norm.bias'}
     blocks = range(len(block_names(ours)))
-    whole = {name.format(i) for name, _ in _theirs_to_ours('cae_mm', 'backbone.')
-             if name.startswith('backbone.') and name not in optional for i in blocks}
-    missing = whole - ours.keys() - norm
+    optional = {'backbone.blocks.{}.attn.qkv.bias', 'backbone.blocks.{}.' + TABLE, SHARED_TABLE}
+    whole = {name.format(i) for _, name in theirs_to_ours('cae_mm', 'backbone.') for i in blocks
+             if name.startswith('backbone.') and name not in optional}
+    missing = whole - NORM - ours.keys()
     if missing:
-        raise ValueError(f'less than a whole encoder of {len(blocks)} blocks, missing '
-                         f'{len(missing)}: {some(sorted(missing))}')
-    if final_norm and not norm <= ours.keys():
-        raise ValueError('the encoder has no final norm (norm.weight, norm.bias), which its features '
-                         'need: it can be loaded into CAEViT(final_norm=False), as detection and '
-                         'segmentation use it')
+        raise ValueError(f'less than a whole encoder of {len(blocks)} blocks, missing {len(missing)}: '
+                         f'{some(sorted(missing))}')
+    if final_norm and not NORM <= ours.keys():
+        raise ValueError('the encoder has no final norm (norm.weight, norm.bias), without which its '
+                         'features mean nothing. For detection and segmentation, which take them before '
+                         'the norm, load it into CAEViT(final_norm=False)')
+    check_class_row(ours['backbone.pos_embed'])
     for block in block_names(ours):
-        hidden = ours[block + 'mlp.fc1.weight'].shape[0], ours[block + 'mlp.fc2.weight'].shape[1]
-        if hidden[0] != hidden[1]:
-            raise ValueError(f'{block}mlp has {hidden[0]} channels in fc1 and {hidden[1]} in fc2: it '
-                             'is a gated MLP (SwiGLU), and ours is not')
+        hidden, inputs = ours[block + 'mlp.fc1.weight'].shape[0], ours[block + 'mlp.fc2.weight'].shape[1]
+        if hidden != inputs:
+            raise ValueError(f'{block}mlp.fc1 has {hidden} outputs and fc2 {inputs} inputs: a gated MLP '
+                             '(SwiGLU), which ours is not')
 
 
-def from_ours(ours: dict[str, Tensor], target: str, pooling: str | None = None) -> dict[str, Tensor]:
-    """The names and arrays of another layout; arguments as those of ``convert``."""
+def from_ours(ours: dict[str, Tensor], target: str, pooling: str | None = None,
+              report: list[str] | None = None) -> dict[str, Tensor]:
+    """Names and arrays of another layout; arguments and errors are those of ``convert``."""
+    ours, report = dict(ours), [] if report is None else report
     kind = kind_of(ours)
     prefix = PREFIXES[target][-1 if kind in BARE.get(target, ()) else 0]
-    norm = pooling or ('mean' if kind == 'classifier' else 'token')
-    pairs = _ours_to_theirs(target, prefix, norm, kind)
-    ours = dict(ours)
-    if _translate('backbone.blocks.0.attn.q_bias', pairs) is None:
+    pairs = ours_to_theirs(target, prefix, pooling or ('mean' if kind == 'classifier' else 'token'), kind)
+    tables = tables_of(ours)
+    if tables and translate(next(iter(tables)), pairs) is None:
+        _drop_zero_tables(ours, report)
+    if translate('backbone.blocks.0.attn.q_bias', pairs) is None:
         for block in block_names(ours):
             q, v = (ours.pop(f'{block}attn.{name}_bias') for name in 'qv')
             ours[block + 'attn.qkv.bias'] = torch.cat([q, torch.zeros_like(q), v])
-    if kind == 'pre-training' and target != 'cae_mm':
-        for name in ('head.pos_embed', 'neck.pos_embed')[:1 if target == 'official' else 2]:
-            of = 'neck.pos_embed' if target == 'official' else 'backbone.pos_embed'
-            if not torch.equal(ours[name], ours[of]):
-                raise ValueError(f'{name} differs from {of}, and {target} has one table for both: '
-                                 'export the encoder')
-            del ours[name]
-    names = {name: _translate(name, pairs) for name in ours}
+    if kind == 'pre-training' and target in ONE_POSITION_TABLE:
+        one = ONE_POSITION_TABLE[target]
+        for name in ('neck.pos_embed', 'head.pos_embed'):
+            if name != one and not torch.equal(ours.pop(name), ours[one]):
+                raise ValueError(f'{name} differs from {one}, and {target} has one table for both: '
+                                 'export only the encoder')
+    names = {name: translate(name, pairs) for name in ours}
     unplaced = [name for name, new in names.items() if new is None]
     if unplaced:
-        raise ValueError(f'{len(unplaced)} arrays of this {kind} model have no place in {target}: '
+        raise ValueError(f'{len(unplaced)} arrays of this {kind} have no place in {target}: '
                          f'{some(unplaced)}. Export only the encoder, or choose another target')
-    return {new: ours[name] for name, new in names.items()}
+    theirs = {new: ours[name] for name, new in names.items()}
+    if target != 'cae_mm':
+        for name in tables_of(ours):
+            theirs[names[name].replace('bias_table', 'index')] = relative_index(ours)
+    if kind == 'pre-training' and target in COPIES:
+        theirs |= {COPIES[target] + name.removeprefix(prefix): value for name, value in theirs.items()
+                   if name.startswith(prefix)}
+    return theirs
 
 
 def kind_of(ours: dict[str, Tensor]) -> str:
-    """'pre-training', 'linear probe', 'attentive probe', 'classifier', or 'encoder' alone."""
+    """One of ``KINDS``, or 'encoder' alone."""
     return next((kind for kind, name in KINDS.items() if name in ours), 'encoder')
 
 
 def block_names(ours: dict[str, Tensor]) -> list[str]:
     """'backbone.blocks.0.' and so on, up to the highest number there is."""
-    numbers = [int(match[1]) for name in ours
-               if (match := re.match(r'backbone\.blocks\.(\d+)\.', name))]
+    numbers = [int(found[1]) for name in ours
+               if (found := re.match(r'backbone\.blocks\.(\d+)\.', name))]
     return [f'backbone.blocks.{i}.' for i in range(max(numbers, default=-1) + 1)]
 
 
-def tables_of(ours: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The relative position tables of the encoder."""
-    return {name: value for name, value in ours.items() if name.endswith('.' + TABLE)}
-
-
-def some(names: Iterable[str], most: int = 6) -> str:
-    """The first few names, for a message."""
-    names = list(names)
-    return ', '.join(names[:most]) + (', ...' if len(names) > most else '')
-
-
-def _prefix(state: dict[str, Tensor], layout: str) -> str:
-    patches = next(row for row in ENCODER if row[0] == 'patch_embed.')[LAYOUTS.index(layout)]
-    return next((prefix for prefix in PREFIXES[layout] if f'{prefix}{patches}weight' in state),
-                PREFIXES[layout][-1])
-
-
-def _rows(layout: str, prefix: str, norms: Iterable[str], kinds: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of our template and theirs, with weight and bias written out."""
-    column = LAYOUTS.index(layout)
-    pairs = [('backbone.' + row[0], prefix + row[column])
-             for row in [*ENCODER, *(NORMS[norm] for norm in norms)] if row[column]]
-    pairs += [pair for kind in kinds for pair in HEADS[layout].get(kind, [])]
-    return [(ours + leaf, theirs + leaf) for ours, theirs in pairs
-            for leaf in (('weight', 'bias') if ours.endswith('.') else ('',))]
-
-
-@cache
-def _theirs_to_ours(layout: str, prefix: str) -> list[tuple[str, str]]:
-    return [(theirs, ours) for ours, theirs in _rows(layout, prefix, NORMS, HEADS[layout])]
-
-
-@cache
-def _ours_to_theirs(layout: str, prefix: str, norm: str, kind: str) -> list[tuple[str, str]]:
-    return _rows(layout, prefix, [norm], [kind])
-
-
-@cache
-def _pattern(template: str) -> re.Pattern:
-    return re.compile(re.escape(template).replace(r'\{\}', r'(\d+)').replace(r'\*', '(.*)'))
-
-
-def _translate(name: str, pairs: list[tuple[str, str]]) -> str | None:
-    for template, replacement in pairs:
-        if match := _pattern(template).fullmatch(name):
-            return replacement.replace('*', '{}').format(*match.groups())
-    return None
-
-
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(re.fullmatch(pattern, name) for pattern in patterns)
+def _drop_zero_tables(ours: dict[str, Tensor], report: list[str]) -> None:
+    tables = tables_of(ours)
+    if tables and not any(table.any() for table in tables.values()):
+        for name in tables:
+            del ours[name]
+        report.append(f'{len(tables)} relative position tables left out: they are zero')

@@ -115,8 +115,30 @@ KINDS = {'pre-training': 'neck.mask_token', 'linear probe': 'neck.bn.running_mea
          'attentive probe': 'head.query_token', 'classifier': 'head.fc.weight'}
 HEADS['cae_mm'] = {kind: [('neck.*', 'neck.*'), ('head.*', 'head.*')] for kind in KINDS}
 
+# What serves as the position table of the regressor and the decoder too.
+ONE_POSITION_TABLE = {'official': 'neck.pos_embed', 'mmpretrain': 'backbone.pos_embed'}
+# The network that gives the targets of the alignment: a copy of the encoder, under this prefix.
+COPIES = {'official': 'alignment_encoder.', 'mmpretrain': 'teacher.'}
+
 # Arrays that follow from others, or that training takes as an input.
 DERIVED = [r'.*relative_position_index', r'alignment_encoder\..*', r'teacher\..*',
            r'target_generator\..*']
 # Arrays that do not belong to the encoder, in layouts that give it no prefix: MAE's decoder, heads.
 BESIDE_ENCODER = [r'decoder_.*', r'mask_token', r'head\..*', r'pre_logits\..*', r'lm_head\..*']
+
+# What a .pth of each layout holds its state dict under, and how its users load it.
+FILE_KEYS = dict(zip(LAYOUTS, ('state_dict', 'model', None, 'state_dict', 'state_dict'), strict=True))
+USAGE = {
+    'cae_mm': "backbone.init_cfg=dict(type='Pretrained', checkpoint='{out}', prefix='backbone.')",
+    'official': "model.load_state_dict(torch.load('{out}')['model'])",
+    'timm': "timm.create_model(NAME, init_values=1., num_classes={classes}, global_pool='{timm}', "
+            "checkpoint_path='{out}')",
+    'mmpretrain': "dict(type='BEiTViT', use_abs_pos_emb=True, use_rel_pos_bias={tables}, {mmpretrain}, "
+                  "init_cfg=dict(type='Pretrained', checkpoint='{out}', prefix='backbone.'))",
+    'mmpretrain-vit': "dict(type='VisionTransformer', layer_scale_init_value=1., {mmpretrain}, "
+                      "init_cfg=dict(type='Pretrained', checkpoint='{out}', prefix='backbone.'))",
+}
+POOLING = {
+    'token': dict(timm='token', mmpretrain="final_norm=True, out_type='cls_token'"),
+    'mean': dict(timm='avg', mmpretrain="final_norm=False, out_type='avg_featmap'"),
+}

@@ -1,39 +1,16 @@
-"""Reading checkpoints safely, and loading the encoder whole or not at all."""
+"""Loading checkpoints whole or not at all: the encoder from any origin, or a model exactly."""
 from pathlib import Path
 
-import numpy as np
 import torch
 from mmengine.hooks import Hook
-from mmengine.logging import HistoryBuffer, print_log
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 
-# What mmengine stores beside tensors: the log's history, as numpy arrays.
-SAFE_GLOBALS = [
-    HistoryBuffer, np.ndarray, np.dtype, np._core.multiarray._reconstruct,
-    np._core.multiarray.scalar, *{type(np.dtype(t)) for t in 'bBhHiIlLqQefd?'},
-    # HistoryBuffer pickles its statistics methods by name.
-    getattr,
-]
-
-
-def read_checkpoint(path: str | Path) -> dict:
-    """Read a checkpoint file without executing anything in it.
-
-    Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when the file needs code to be run, is truncated, or is not a checkpoint.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'there is no checkpoint at {path}')
-    try:
-        with torch.serialization.safe_globals(SAFE_GLOBALS):
-            return torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:
-        raise ValueError(f'{path} is not a checkpoint of tensors: {error}. It may be truncated; if it '
-                         'is a pickled module you trust, load it where its code is installed and '
-                         'save module.state_dict()') from error
+from cae_mm.checkpoint.convert import check_encoder, detect_origin, to_ours
+from cae_mm.checkpoint.files import read_checkpoint, state_of
+from cae_mm.checkpoint.positions import TABLE, recomputed, sincos_grid, window_text
 
 
 def compare(own: dict[str, Tensor], given: dict[str, Tensor]) -> str:
@@ -47,43 +24,100 @@ def compare(own: dict[str, Tensor], given: dict[str, Tensor]) -> str:
 
 
 def load_backbone(backbone: nn.Module, path: str | Path, prefix: str = 'backbone.') -> None:
-    """Fill the whole encoder from a checkpoint, or raise.
+    """Fill the whole encoder from a checkpoint of any known origin, or raise.
 
-    A sine-cosine table of another patch grid is not loaded: the encoder keeps its own, exact one.
+    A sine-cosine table of another patch grid is replaced by the exact one of the encoder's grid.
+    Relative position tables that the checkpoint does not have start at zero.
 
     Args:
         backbone (nn.Module): a ``CAEViT``.
-        path (str | Path): checkpoint with the key ``state_dict``, or a bare state dict.
-        prefix (str): what the encoder's keys begin with in the file.
+        path (str | Path): checkpoint of ours, the official code, mmpretrain or timm.
+        prefix (str): what the encoder's keys begin with in the file; if none does, all keys count.
 
     Raises:
-        FileNotFoundError, ValueError: see ``read_checkpoint``.
-        RuntimeError: when a key is missing, unexpected or of another shape; names them.
+        FileNotFoundError, ValueError: see ``read_checkpoint`` and ``convert``.
+        RuntimeError: when the encoder of the checkpoint is another than this one; says in what.
     """
-    state = read_checkpoint(path)
-    state = state.get('state_dict', state)
-    given = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    report = []
+    state = state_of(read_checkpoint(path))
+    state = {name.removeprefix(prefix): value for name, value in state.items()
+             if name.startswith(prefix)} or state
+    try:
+        layout = detect_origin(state)
+        given = to_ours(state, layout, 'encoder', report)
+        final_norm = not isinstance(backbone.norm, nn.Identity)
+        check_encoder(given, final_norm)
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from error
+    given = {name.removeprefix('backbone.'): value for name, value in given.items()
+             if final_norm or not name.startswith('backbone.norm.')}
     own = backbone.state_dict()
-    shapes = [table['pos_embed'].shape for table in (given, own) if 'pos_embed' in table]
-    if len(shapes) == 2 and shapes[0][2] == shapes[1][2] and shapes[0][1] != shapes[1][1]:
-        # Only an undisturbed table of a square grid can be recomputed for another grid.
-        from cae_mm.models.layers import sincos_positions
-        _, tokens, dims = given['pos_embed'].shape
-        side = round((tokens - 1) ** 0.5)
-        if side * side != tokens - 1 or not torch.allclose(
-                given['pos_embed'].float(), sincos_positions(dims, side, side), atol=1e-5):
-            raise RuntimeError(f'{path}: its position table {tuple(given["pos_embed"].shape)} is not '
-                               f'the sine-cosine one, and the model needs '
-                               f'{tuple(own["pos_embed"].shape)}: build the encoder with the img_size '
-                               'of the checkpoint')
-        given['pos_embed'] = own['pos_embed']
+    _check_sizes(own, given, path)
+    _fit_tables(own, given, path, report)
+    _fit_positions(backbone.grid_size, own, given, path, layout, report)
     problems = compare(own, given)
     if problems:
-        raise RuntimeError(f'{path} does not hold this encoder (keys beginning with {prefix!r}). '
-                           f'{problems}. Build the encoder with the arch, patch_size and options '
-                           'the checkpoint was trained with')
+        raise RuntimeError(f'{path} does not hold this encoder. {problems}. Build the encoder with '
+                           'the options the checkpoint was trained with')
     backbone.load_state_dict(given)
-    print_log(f'loaded the whole encoder, {len(given)} arrays, from {path}', 'current')
+    print_log(f'loaded the whole encoder, {len(given)} arrays, from {path} ({layout}): '
+              f'{"; ".join(report[1:])}', 'current')
+
+
+def _sizes(state: dict[str, Tensor]) -> dict[str, int]:
+    """The arguments of ``CAEViT`` that the arrays tell."""
+    patches = state['patch_embed.weight']
+    heads = {value.shape[1] for name, value in state.items() if name.endswith(TABLE)}
+    return dict(embed_dims=patches.shape[0], patch_size=patches.shape[2], in_channels=patches.shape[1],
+                num_layers=sum(name.endswith('.norm1.weight') for name in state),
+                **({'num_heads': heads.pop()} if len(heads) == 1 else {}))
+
+
+def _check_sizes(own: dict[str, Tensor], given: dict[str, Tensor], path: str | Path) -> None:
+    ours, theirs = _sizes(own), _sizes(given)
+    other = [f'{name}={theirs[name]} in the file, {ours[name]} in the model'
+             for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]]
+    if other:
+        raise RuntimeError(f'{path} holds another encoder: {"; ".join(sorted(other))}. Build CAEViT with '
+                           f'{", ".join(f"{name}={value}" for name, value in theirs.items())}')
+
+
+def _fit_tables(own: dict[str, Tensor], given: dict[str, Tensor], path: str | Path,
+                report: list[str]) -> None:
+    ours, theirs = ({name: value for name, value in state.items() if name.endswith(TABLE)}
+                    for state in (own, given))
+    if ours and not theirs:
+        given |= {name: torch.zeros_like(value) for name, value in ours.items()}
+        report.append(f'missing {len(ours)} relative position tables start at zero')
+    if theirs and not ours:
+        if any(value.any() for value in theirs.values()):
+            raise RuntimeError(f'{path} was trained with relative position tables, for '
+                               f'{window_text(next(iter(theirs.values())))}: build CAEViT with '
+                               'use_rel_pos_bias=True')
+        for name in theirs:
+            del given[name]
+    for name in ours.keys() & theirs.keys():
+        if len(ours[name]) != len(theirs[name]):
+            raise RuntimeError(f'{path}: {name} is for {window_text(theirs[name])}, the model has '
+                               f'{window_text(ours[name])}: build CAEViT with the img_size of the '
+                               'checkpoint')
+
+
+def _fit_positions(grid: tuple[int, int], own: dict[str, Tensor], given: dict[str, Tensor],
+                   path: str | Path, layout: str, report: list[str]) -> None:
+    table = given['pos_embed']
+    theirs, same_length = sincos_grid(table), table.shape == own['pos_embed'].shape
+    # The official table of a grid that is not square is that of the transposed grid.
+    if same_length and theirs in (None, grid, grid[::-1] if layout == 'official' else grid):
+        return
+    if theirs is None or same_length:
+        what = 'not the sine-cosine one' if theirs is None else f'for {theirs[0]}x{theirs[1]} patches'
+        raise RuntimeError(
+            f'{path}: its position table {tuple(table.shape)} is {what}, and the model has '
+            f'{grid[0]}x{grid[1]} patches: build CAEViT with the img_size of the checkpoint, or change '
+            'the table with tools/convert.py --img-size HEIGHT WIDTH')
+    given['pos_embed'] = recomputed(table, grid)
+    report.append(f'positions of {theirs[0]}x{theirs[1]} patches recomputed for {grid[0]}x{grid[1]}')
 
 
 @HOOKS.register_module()

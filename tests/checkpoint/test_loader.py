@@ -1,102 +1,173 @@
-"""Checkpoints are read safely and loaded whole or not at all."""
+"""The encoder is loaded from checkpoints of every origin, whole or not at all."""
 import pytest
+import timm
 import torch
 
-from cae_mm.checkpoint.loader import StrictLoadHook, load_backbone, read_checkpoint
+from cae_mm.checkpoint.convert import convert
+from cae_mm.checkpoint.files import write_checkpoint
+from cae_mm.checkpoint.layouts import FILE_KEYS
+from cae_mm.checkpoint.loader import StrictLoadHook, load_backbone
 from cae_mm.models import CAEViT
+from cae_mm.models.layers import sincos_positions
+
+from .conftest import DIMS, HEADS, PATCH, SIZE
 
 
 def vit(**kwargs):
-    return CAEViT(**dict(dict(arch=dict(embed_dims=16, num_layers=2, num_heads=2), img_size=16,
-                              patch_size=4), **kwargs))
+    return CAEViT(**dict(dict(arch=dict(embed_dims=DIMS, num_layers=2, num_heads=HEADS), img_size=SIZE,
+                              patch_size=PATCH), **kwargs))
 
 
 @pytest.fixture
-def checkpoint(tmp_path):
-    source = vit()
-    path = tmp_path / 'model.pth'
-    torch.save(dict(state_dict={f'backbone.{k}': v for k, v in source.state_dict().items()}), path)
-    return source, path
+def save(tmp_path, state):
+    """A function that saves a model of ours, or given arrays, and returns the path."""
+
+    def save(kind='encoder', target='cae_mm', suffix='.pth', **changes):
+        arrays = convert(state(kind, **changes), target=target) if isinstance(kind, str) else kind
+        write_checkpoint(arrays, tmp_path / f'model{suffix}', FILE_KEYS[target])
+        return tmp_path / f'model{suffix}'
+
+    return save
 
 
-def test_init_cfg_loads_the_whole_encoder(checkpoint):
-    source, path = checkpoint
-    model = vit(init_cfg=dict(type='Pretrained', checkpoint=str(path), prefix='backbone.'))
+def loaded(path, state, kind='encoder', **kwargs):
+    """Load into a new encoder, which must then be that of the model of this kind."""
+    model = vit(**kwargs)
+    load_backbone(model, path)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, state[f'backbone.{name}']), name
+    return model
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+@pytest.mark.parametrize('kind, target', [
+    ('encoder', 'cae_mm'), ('pre-training', 'cae_mm'), ('classifier', 'cae_mm'),
+    ('attentive probe', 'cae_mm'), ('pre-training', 'official'), ('encoder', 'official'),
+    ('classifier', 'official'), ('linear probe', 'official'), ('attentive probe', 'official'),
+    ('classifier', 'timm'), ('encoder', 'timm'), ('pre-training', 'mmpretrain'),
+    ('linear probe', 'mmpretrain'), ('classifier', 'mmpretrain-vit')])
+def test_every_origin_is_loaded(save, state, kind, target, suffix):
+    loaded(save(kind, target, suffix), state(kind))
+
+
+def test_init_cfg_loads_the_whole_encoder(save, state):
+    model = vit(init_cfg=dict(type='Pretrained', checkpoint=str(save()), prefix='backbone.'))
     model.init_weights()
     for name, value in model.state_dict().items():
-        assert torch.equal(value, source.state_dict()[name]), name
+        assert torch.equal(value, state('encoder')[f'backbone.{name}']), name
 
 
-def test_positions_of_another_grid_are_recomputed(checkpoint):
-    source, path = checkpoint
-    model = vit(img_size=(24, 32))
-    load_backbone(model, path)
-    assert torch.equal(model.cls_token, source.cls_token)
-    assert model.pos_embed.shape == (1, 49, 16)
-    images = torch.randn(1, 3, 24, 32)
-    torch.testing.assert_close(model.eval()(images)[0], source.eval()(images)[0])
+def test_a_prefix_chooses_among_several_encoders(tmp_path, state):
+    student = {f'student.{k}': v for k, v in state('encoder').items()}
+    teacher = {f'teacher_net.{k}': v + 1 for k, v in state('encoder').items()}
+    torch.save(student | teacher, tmp_path / 'two.pth')
+    model = vit()
+    load_backbone(model, tmp_path / 'two.pth', prefix='student.backbone.')
+    assert torch.equal(model.cls_token, state('encoder')['backbone.cls_token'])
+    with pytest.raises(ValueError, match='two.pth: a checkpoint of no known origin'):
+        load_backbone(model, tmp_path / 'two.pth')
+
+
+def test_models_of_timm_and_of_the_authors_of_mae(tmp_path):
+    theirs = timm.create_model('vit_base_patch16_224', img_size=SIZE, patch_size=PATCH, embed_dim=DIMS,
+                               depth=2, num_heads=HEADS).eval()
+    mae = theirs.state_dict() | {'decoder_pred.bias': torch.ones(1), 'mask_token': torch.ones(1)}
+    torch.save(dict(model=mae), tmp_path / 'mae.pth')
+    model = vit().eval()
+    load_backbone(model, tmp_path / 'mae.pth')
+    images = torch.randn(1, 3, SIZE, SIZE)
+    want = theirs.forward_head(theirs.forward_features(images), pre_logits=True)
+    torch.testing.assert_close(model(images)[0], want, atol=1e-5, rtol=0)
+
+
+def test_positions_of_another_grid_are_recomputed(save, state):
+    model = vit(img_size=(48, 64))
+    load_backbone(model, save())
+    assert torch.equal(model.cls_token, state('encoder')['backbone.cls_token'])
+    assert torch.equal(model.pos_embed, sincos_positions(DIMS, 6, 8))
+
+
+def test_position_tables_that_do_not_tell_are_kept_or_refused(save, state):
+    arrays = state('encoder')
+    arrays['backbone.pos_embed'] = torch.randn(1, 17, DIMS)
+    path = save(arrays)
+    loaded(path, arrays)
+    with pytest.raises(RuntimeError, match=r'\(1, 17, 24\) is not the sine-cosine one.*6x8.*--img-size'):
+        load_backbone(vit(img_size=(48, 64)), path)
+
+
+def test_a_grid_of_as_many_patches_is_told_apart(save, state):
+    path = save(img_size=(64, 16))
+    loaded(path, state('encoder', img_size=(64, 16)), img_size=(64, 16))
+    for size in (SIZE, (16, 64)):
+        with pytest.raises(RuntimeError, match='for 8x2 patches, and the model has'):
+            load_backbone(vit(img_size=size), path)
+    # The official code lays the table of 2 x 8 patches out like ours of 8 x 2.
+    loaded(save(img_size=(64, 16), target='official'), state('encoder', img_size=(64, 16)),
+           img_size=(16, 64))
 
 
 @pytest.mark.parametrize('kwargs, message', [
-    (dict(arch=dict(embed_dims=32, num_layers=2, num_heads=2)), 'of another shape'),
-    (dict(arch=dict(embed_dims=16, num_layers=3, num_heads=2)), 'missing: blocks.2'),
-    (dict(arch=dict(embed_dims=16, num_layers=1, num_heads=2)), 'unexpected: blocks.1'),
-    (dict(patch_size=8), r'patch_embed.weight: \(16, 3, 4, 4\) in the file, \(16, 3, 8, 8\)'),
+    (dict(arch=dict(embed_dims=32, num_layers=2, num_heads=2)), 'embed_dims=24 in the file, 32 in the'),
+    (dict(arch=dict(embed_dims=24, num_layers=3, num_heads=2)), 'num_layers=2 in the file, 3 in the'),
+    (dict(arch=dict(embed_dims=24, num_layers=1, num_heads=2)), 'num_layers=2 in the file, 1 in the'),
+    (dict(patch_size=16), 'patch_size=8 in the file, 16 in the model.*Build CAEViT with .*patch_size=8'),
+    (dict(in_channels=4), 'in_channels=3 in the file, 4 in the model'),
+    (dict(mlp_ratio=2.), r'mlp.fc1.bias: \(96,\) in the file, \(48,\) in the model'),
+    (dict(with_cls_token=False, out_type='raw'), 'unexpected: cls_token'),
 ])
-def test_another_architecture_is_refused(checkpoint, kwargs, message):
+def test_another_architecture_is_refused(save, kwargs, message):
     model = vit(**kwargs)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     with pytest.raises(RuntimeError, match=message):
-        load_backbone(model, checkpoint[1])
+        load_backbone(model, save())
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
-def test_a_wrong_prefix_is_refused(checkpoint):
-    with pytest.raises(RuntimeError, match="beginning with 'encoder.'"):
-        load_backbone(vit(), checkpoint[1], prefix='encoder.')
+def test_the_final_norm(save, state):
+    without = {k: v for k, v in state('encoder').items() if not k.startswith('backbone.norm.')}
+    path = save(without)
+    with pytest.raises(ValueError, match=r'model.pth: .*no final norm.*CAEViT\(final_norm=False\)'):
+        load_backbone(vit(), path)
+    loaded(path, without, final_norm=False)
+    loaded(save(), without, final_norm=False)
 
 
-def test_a_position_table_that_cannot_be_recomputed_is_refused(tmp_path):
-    source = vit()
-    source.pos_embed.normal_()
-    path = tmp_path / 'noise.pth'
-    torch.save({f'backbone.{k}': v for k, v in source.state_dict().items()}, path)
-    with pytest.raises(RuntimeError, match='not the sine-cosine one'):
-        load_backbone(vit(img_size=32), path)
+def test_relative_position_tables(save, state):
+    relative = dict(use_rel_pos_bias=True)
+    loaded(save('relative'), state('relative'), **relative)
+    loaded(save('relative', 'official'), state('relative'), **relative)
+    with pytest.raises(RuntimeError, match='for 4x4 patches: build CAEViT with use_rel_pos_bias=True'):
+        load_backbone(vit(), save('relative'))
+    with pytest.raises(RuntimeError, match='4x4 patches, the model has 8x8 patches: build .* img_size'):
+        load_backbone(vit(img_size=64, **relative), save('relative'))
+    with pytest.raises(RuntimeError, match='num_heads=4 in the file, 2 in the model'):
+        load_backbone(vit(arch=dict(embed_dims=DIMS, num_layers=2, num_heads=2), **relative),
+                      save('relative'))
+    some = state('relative')
+    del some['backbone.blocks.1.attn.rel_pos.relative_position_bias_table']
+    with pytest.raises(RuntimeError, match='1 missing: blocks.1.attn.rel_pos'):
+        load_backbone(vit(**relative), save(some))
 
 
-class Harmful:
-    def __reduce__(self):
-        return exec, ("raise SystemExit('executed')",)
+def test_relative_position_tables_that_are_not_there_start_at_zero(save, state, make):
+    model = vit(use_rel_pos_bias=True)
+    for block in model.blocks:
+        torch.nn.init.ones_(block.attn.rel_pos.relative_position_bias_table)
+    load_backbone(model, save())
+    assert not any(block.attn.rel_pos.relative_position_bias_table.any() for block in model.blocks)
+    images = torch.randn(1, 3, SIZE, SIZE)
+    torch.testing.assert_close(model.eval()(images), make('encoder')(images))
+    # And zeros may be left out: they change nothing.
+    zeros = {k: v * 0 if 'table' in k else v for k, v in state('relative').items()}
+    loaded(save(zeros), zeros)
 
 
-def test_files_are_read_without_running_them(tmp_path):
-    with pytest.raises(FileNotFoundError, match='no checkpoint at'):
-        read_checkpoint(tmp_path / 'nothing.pth')
-    torch.save(Harmful(), tmp_path / 'harmful.pth')
-    with pytest.raises(ValueError, match='save module.state_dict'):
-        read_checkpoint(tmp_path / 'harmful.pth')
-    torch.save(vit().state_dict(), tmp_path / 'whole.pth')
-    content = (tmp_path / 'whole.pth').read_bytes()
-    (tmp_path / 'cut.pth').write_bytes(content[:len(content) // 2])
-    with pytest.raises(ValueError, match='truncated'):
-        read_checkpoint(tmp_path / 'cut.pth')
-
-
-def test_a_log_history_can_be_read(tmp_path):
-    from mmengine.logging import MessageHub
-    hub = MessageHub.get_instance('test_a_log_history')
-    hub.update_scalar('train/loss', 1.5)
-    torch.save(dict(message_hub=hub.state_dict(), state_dict={}), tmp_path / 'run.pth')
-    history = read_checkpoint(tmp_path / 'run.pth')['message_hub']['log_scalars']['train/loss']
-    assert history.current() == 1.5
-
-
-def test_the_runner_hook_refuses_before_loading(checkpoint):
+def test_the_runner_hook_refuses_before_loading(save):
     class Runner:
         model = torch.nn.ModuleDict(dict(backbone=vit()))
-    state = torch.load(checkpoint[1])
-    StrictLoadHook().after_load_checkpoint(Runner, state)
-    del state['state_dict']['backbone.norm.bias']
+    checkpoint = torch.load(save())
+    StrictLoadHook().after_load_checkpoint(Runner, checkpoint)
+    del checkpoint['state_dict']['backbone.norm.bias']
     with pytest.raises(RuntimeError, match='1 missing: backbone.norm.bias'):
-        StrictLoadHook().after_load_checkpoint(Runner, state)
+        StrictLoadHook().after_load_checkpoint(Runner, checkpoint)

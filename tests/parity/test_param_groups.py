@@ -7,7 +7,7 @@ import torch
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from cae_mm.checkpoint.official import official_to_ours
+from cae_mm.checkpoint.names import rename
 from cae_mm.engine import LayerDecayOptimWrapperConstructor
 
 
@@ -47,7 +47,7 @@ def test_pretrain_groups(golden, fixture):
         head=dict(type='CAEDecoder', grid_size=2, num_outputs=192, embed_dims=width, num_heads=2,
                   depth=depth(want, r'decoder\.decoder_blocks')),
         target_generator=dict(type='PixelTarget', patch_size=8)))
-    check(model, {official_to_ours(name): value for name, value in want.items()})
+    check(model, {rename(name, 'official'): value for name, value in want.items()})
 
 
 def name_downstream(name):

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cae_mm.checkpoint.official import convert_official, official_to_ours
+from cae_mm.checkpoint.convert import convert
+from cae_mm.checkpoint.names import rename
 from cae_mm.models import CAEDecoder, CAEViT, ContextAutoencoder, LatentContextualRegressor
 from cae_mm.models.layers import sincos_positions
 
@@ -58,7 +59,7 @@ def build(entry, state, ids):
         target_generator=GivenTokens(ids, c['decoder_num_classes'], grid),
         data_preprocessor=nn.Identity())
     # Every official array must find its place, and every one of ours must be filled.
-    model.load_state_dict(convert_official(state))
+    model.load_state_dict(convert(state, 'official'))
     return model
 
 
@@ -100,14 +101,14 @@ def test_forward_and_gradients(golden, name):
     noise = entry['mathematically_zero_gradient']['names']
     for key, value in arrays.items():
         if key.startswith('grad/') and key[len('grad/'):] not in noise:
-            close(gradients[official_to_ours(key[len('grad/'):])], value)
+            close(gradients[rename(key[len('grad/'):], 'official')], value)
     for key, row in zip(arrays['gradstat/names'], arrays['gradstat/l2_sum_first'], strict=True):
         if key not in noise:
-            g = gradients.pop(official_to_ours(str(key))).double()
+            g = gradients.pop(rename(str(key), 'official')).double()
             # Sums of many float32 gradients: compared relative to the norm they are sums of.
             scale = max(1., float(row[0]))
             close(torch.stack([g.norm(), g.sum(), g.flatten()[0]]) / scale, row / scale)
-    assert set(gradients) <= {official_to_ours(key) for key in noise}
+    assert set(gradients) <= {rename(key, 'official') for key in noise}
 
 
 @pytest.mark.parametrize('name', ['pretrain_steps'])
@@ -144,10 +145,10 @@ def test_optimizer_steps(golden, name):
     noise = entry['not_reproducible_parameters']
     for key, value in arrays.items():
         if key.startswith('out/param/') and key[len('out/param/'):] not in noise:
-            close(parameters[official_to_ours(key[len('out/param/'):])], value)
+            close(parameters[rename(key[len('out/param/'):], 'official')], value)
     for key, row in zip(arrays['out/param_names'], arrays['out/param_l2_sum_first'], strict=True):
         if key not in noise:
-            p = parameters[official_to_ours(str(key))].double()
+            p = parameters[rename(str(key), 'official')].double()
             scale = max(1., float(row[0]))
             close(torch.stack([p.norm(), p.sum(), p.flatten()[0]]) / scale, row / scale)
 

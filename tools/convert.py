@@ -1,0 +1,42 @@
+#!/usr/bin/env python
+"""Translate a checkpoint between this project, the official code, mmpretrain and timm."""
+import argparse
+
+from cae_mm.checkpoint.convert import convert_file
+from cae_mm.checkpoint.layouts import LAYOUTS, NORMS
+
+
+def main() -> None:
+    """Translate as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('checkpoint', help='checkpoint to read, .pth or .safetensors')
+    parser.add_argument('out', help='file to write, .pth or .safetensors')
+    parser.add_argument('--from', dest='source', choices=LAYOUTS, help='found out by default')
+    parser.add_argument('--to', dest='target', choices=LAYOUTS, default='cae_mm',
+                        help='mmpretrain is its BEiTViT and CAE, mmpretrain-vit its VisionTransformer')
+    parser.add_argument('--export', choices=('encoder', 'full'), default='full',
+                        help='the encoder alone, or also what stands on it')
+    parser.add_argument('--pooling', choices=NORMS, help='what the final norm of the target '
+                        'normalises: all tokens, or the mean of the patches (default for a classifier)')
+    parser.add_argument('--img-size', type=int, nargs='+', metavar=('HEIGHT', 'WIDTH'),
+                        help='image size of the target, one number for a square')
+    parser.add_argument('--positions', choices=('recompute', 'resize'),
+                        help='at another image size, recompute the exact sine-cosine table (default '
+                        'where there is one) or resize the given table (default elsewhere)')
+    args = parser.parse_args()
+    if args.positions and not args.img_size:
+        parser.error('--positions says how positions are made for --img-size')
+    if args.img_size and len(args.img_size) > 2:
+        parser.error(f'--img-size takes a height and a width, not {args.img_size}')
+    size = args.img_size and (args.img_size[0], args.img_size[-1])
+    try:
+        report = convert_file(args.checkpoint, args.out, args.target, source=args.source,
+                              export=args.export, pooling=args.pooling, img_size=size,
+                              positions=args.positions)
+    except (OSError, ValueError) as error:
+        parser.exit(1, f'{args.checkpoint}: {error}\n')
+    print('\n'.join(report))
+
+
+if __name__ == '__main__':
+    main()
