@@ -9,6 +9,6 @@ model = dict(
         _delete_=True, type='AttentiveProbeHead', num_classes=10, in_channels=192, num_heads=3))
 # ImageNet's recipe has 0.4 for 8192 images, 90 epochs; a short run with few images needs more.
 optim_wrapper = dict(
-    _delete_=True, type='AutocastOptimWrapper',
+    _delete_=True, type='AutocastOptimWrapper', constructor='LayerDecayOptimWrapperConstructor',
     optimizer=dict(type='SGD', lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.))
 train_cfg = dict(max_epochs=5)

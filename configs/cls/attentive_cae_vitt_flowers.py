@@ -8,5 +8,5 @@ model = dict(
     head=dict(_delete_=True, type='AttentiveProbeHead', num_classes=5, in_channels=192, num_heads=3))
 # ImageNet's recipe has 0.4 for 8192 images, 90 epochs; a short run with few images needs more.
 optim_wrapper = dict(
-    _delete_=True, type='AutocastOptimWrapper',
+    _delete_=True, type='AutocastOptimWrapper', constructor='LayerDecayOptimWrapperConstructor',
     optimizer=dict(type='SGD', lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.))

@@ -26,6 +26,9 @@ EXPECTED = {
     'linear_cae_vitl_90e': (304.149, 1.025),
     'attentive_cae_vits_90e': (22.573, 0.979), 'attentive_cae_vitb_90e': (88.793, 3.136),
     'attentive_cae_vitl_90e': (308.354, 5.230),
+    'finetune_cae_vitt_demo': (1.222, 1.222), 'finetune_cae_vitt_eurosat': (2.714, 2.714),
+    'finetune_cae_vitt_flowers': (2.759, 2.759),
+    'attentive_cae_vitt_eurosat': (2.859, 0.151), 'attentive_cae_vitt_flowers': (2.904, 0.150),
 }
 
 
@@ -34,8 +37,7 @@ def millions(parameters):
 
 
 def test_every_config_is_listed():
-    """Those of ImageNet: the tiny ones are for the data that they name."""
-    assert {path.stem for path in CONFIGS.glob('*.py') if '_vitt_' not in path.stem} <= set(EXPECTED)
+    assert {path.stem for path in CONFIGS.glob('*.py')} == set(EXPECTED)
 
 
 @pytest.mark.parametrize('name', EXPECTED)
