@@ -17,7 +17,8 @@ def main() -> None:
     parser.add_argument('--export', choices=('encoder', 'full'), default='full',
                         help='the encoder alone, or also what stands on it')
     parser.add_argument('--pooling', choices=NORMS, help='what the final norm of the target '
-                        'normalises: all tokens, or the mean of the patches (default for a classifier)')
+                        'normalises: all tokens, or the mean of the patches; by default as in the '
+                        'source, and the mean for a classifier of ours')
     parser.add_argument('--img-size', type=int, nargs='+', metavar=('HEIGHT', 'WIDTH'),
                         help='image size of the target, one number for a square')
     parser.add_argument('--positions', choices=('recompute', 'resize'),

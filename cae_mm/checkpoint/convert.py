@@ -24,6 +24,7 @@ from cae_mm.checkpoint.names import (
     detect_origin,
     matches,
     ours_to_theirs,
+    pooling_of,
     prefix_of,
     some,
     theirs_to_ours,
@@ -41,6 +42,8 @@ from cae_mm.checkpoint.positions import (
 SHARED_TABLE = 'backbone.rel_pos_bias.relative_position_bias_table'
 SCALES = ('gamma_1', 'gamma_2')
 NORM = {'backbone.norm.weight', 'backbone.norm.bias'}
+NORM_OF = {'token': "all tokens, as for our out_type='cls_token'",
+           'mean': "the mean of the patch tokens, as for our out_type='avg_featmap'"}
 
 
 def convert(state: dict[str, Tensor], source: str | None = None, target: str = 'cae_mm',
@@ -58,7 +61,8 @@ def convert(state: dict[str, Tensor], source: str | None = None, target: str = '
         target (str): one of ``LAYOUTS``.
         export (str): 'full' translates every array, 'encoder' leaves out what stands on it.
         pooling (str, optional): what the target's final norm normalises, 'token' (all tokens) or
-            'mean' (the mean of the patch tokens); the mean for a classifier, else the tokens.
+            'mean' (the mean of the patch tokens); by default what the source's does, and for ours,
+            whose names do not tell, the mean for a classifier, else the tokens.
         img_size, positions: height and width of the target's images, see ``fit_positions``.
         report (list[str], optional): what happened is appended, line by line.
 
@@ -77,6 +81,7 @@ def convert(state: dict[str, Tensor], source: str | None = None, target: str = '
     patches = ours['backbone.patch_embed.weight'].shape
     report.insert(0, f'{layout}, {kind_of(ours)}: {len(block_names(ours))} blocks, width {patches[0]}, '
                      f'patches of {patches[2]}x{patches[3]}')
+    pooling = pooling or pooling_of(state, layout)
     if img_size is not None:
         fit_positions(ours, img_size, positions, report)
     return from_ours(ours, target, pooling, report)
@@ -109,10 +114,9 @@ def convert_file(path: str | Path, out: str | Path, target: str = 'cae_mm', **op
     report.append(f'wrote {len(theirs)} arrays of {target} to {out}')
     if Path(out).suffix == '.safetensors' and target not in ('cae_mm', 'timm'):
         return [*report, f"load them with safetensors.torch.load_file('{out}')"]
-    mean = prefix_of(theirs, target) + NORMS['mean'][LAYOUTS.index(target)] + 'weight'
     return [*report, 'load them with ' + USAGE[target].format(
         out=out, classes=len(theirs.get('head.weight', ())), tables=any('bias_table' in n for n in theirs),
-        **POOLING['mean' if mean in theirs else 'token'])]
+        **POOLING[pooling_of(theirs, target) or 'token'])]
 
 
 def to_ours(state: dict[str, Tensor], layout: str, export: str = 'full',
@@ -140,14 +144,13 @@ def to_ours(state: dict[str, Tensor], layout: str, export: str = 'full',
         else:
             ours[new], origin[new] = value, name
     if unplaced:
-        raise ValueError(f'{len(unplaced)} unexpected arrays of this {layout} checkpoint have no place '
-                         f'in our models: {some(unplaced)}. If they do not belong to the encoder, '
-                         'export only the encoder; else the architecture is another')
+        way_out = ' If they do not belong to the encoder, export only the encoder' * (export == 'full')
+        raise ValueError(f'{len(unplaced)} unexpected arrays of this {layout} checkpoint have no place in '
+                         f'our models, the architecture is another: {some(unplaced)}.{way_out}')
     report.append(f'loaded {len(ours)}: {some(origin.values())}')
     report.append(f'unexpected {len(left_out)}' + (f', left out: {some(left_out)}' if left_out else ''))
-    norm = origin.get('backbone.norm.weight', '').removeprefix(prefix)
-    if norm == NORMS['mean'][LAYOUTS.index(layout)] + 'weight' and layout != 'cae_mm':
-        report.append(f"{norm} stands behind the mean of the patch tokens: out_type='avg_featmap'")
+    if 'backbone.norm.weight' in ours and (pooling := pooling_of(state, layout)):
+        report.append(f'{origin["backbone.norm.weight"]} normalises {NORM_OF[pooling]}')
     _adapt(ours, layout, report)
     return ours
 
@@ -175,8 +178,11 @@ def _adapt(ours: dict[str, Tensor], layout: str, report: list[str]) -> None:
     if 'backbone.pos_embed' not in ours and without_positions(ours):
         report.append('missing position table, with relative positions only: it is zero')
     if 'neck.mask_token' in ours and layout in ONE_POSITION_TABLE:
-        for name in ('neck.pos_embed', 'head.pos_embed'):
-            ours.setdefault(name, ours[ONE_POSITION_TABLE[layout]])
+        one = ONE_POSITION_TABLE[layout]
+        if one not in ours:
+            raise ValueError(f'less than a whole pre-training model, missing {one}. For the encoder it '
+                             'is not needed: export only the encoder')
+        ours |= {name: ours[one] for name in ('neck.pos_embed', 'head.pos_embed')}
 
 
 def check_encoder(ours: dict[str, Tensor], final_norm: bool = True) -> None:
@@ -215,7 +221,10 @@ def from_ours(ours: dict[str, Tensor], target: str, pooling: str | None = None,
     ours, report = dict(ours), [] if report is None else report
     kind = kind_of(ours)
     prefix = PREFIXES[target][-1 if kind in BARE.get(target, ()) else 0]
-    pairs = ours_to_theirs(target, prefix, pooling or ('mean' if kind == 'classifier' else 'token'), kind)
+    pooling = pooling or ('mean' if kind == 'classifier' else 'token')
+    pairs = ours_to_theirs(target, prefix, pooling, kind)
+    if target != 'cae_mm':
+        report.append(f'in {target} the final norm normalises {NORM_OF[pooling]}')
     tables = tables_of(ours)
     if tables and translate(next(iter(tables)), pairs) is None:
         _drop_zero_tables(ours, report)
@@ -235,9 +244,12 @@ def from_ours(ours: dict[str, Tensor], target: str, pooling: str | None = None,
         raise ValueError(f'{len(unplaced)} arrays of this {kind} have no place in {target}: '
                          f'{some(unplaced)}. Export only the encoder, or choose another target')
     theirs = {new: ours[name] for name, new in names.items()}
-    if target != 'cae_mm':
-        for name in tables_of(ours):
-            theirs[names[name].replace('bias_table', 'index')] = relative_index(ours)
+    if target != 'cae_mm' and (tables := tables_of(ours)):
+        index = relative_index(ours)
+        if index is None:
+            report.append('the window is not square: the target makes its relative_position_index itself')
+        else:
+            theirs |= {names[name].replace('bias_table', 'index'): index for name in tables}
     if kind == 'pre-training' and target in COPIES:
         theirs |= {COPIES[target] + name.removeprefix(prefix): value for name, value in theirs.items()
                    if name.startswith(prefix)}

@@ -3,7 +3,8 @@
 A row names one array, first by our name. ``{}`` is the number of a block; a name that ends with a
 dot stands for its weight and its bias; ``*`` is anything; None: a layout has no such array.
 """
-# 'mmpretrain' is its BEiTViT, which its CAE uses too; 'mmpretrain-vit' its VisionTransformer and MAE.
+# 'official' is BEiT's too, 'timm' also MAE's; 'mmpretrain' is its BEiTViT, which its CAE uses,
+# 'mmpretrain-vit' its VisionTransformer, which its MAE uses.
 LAYOUTS = ('cae_mm', 'official', 'timm', 'mmpretrain', 'mmpretrain-vit')
 
 # What the encoder's names may begin with. The first is written, the last where BARE says so.

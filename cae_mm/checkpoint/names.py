@@ -55,6 +55,12 @@ def prefix_of(state: Iterable[str], layout: str) -> str:
                 PREFIXES[layout][-1])
 
 
+def pooling_of(state: Iterable[str], layout: str) -> str | None:
+    """Which of ``NORMS`` a state dict has; None for ours, whose names do not tell."""
+    mean = prefix_of(state, layout) + NORMS['mean'][LAYOUTS.index(layout)] + 'weight'
+    return None if layout == 'cae_mm' else 'mean' if mean in state else 'token'
+
+
 @cache
 def theirs_to_ours(layout: str, prefix: str) -> Pairs:
     """Templates of everything a layout may hold, and our templates of it."""

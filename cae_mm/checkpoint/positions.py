@@ -66,28 +66,42 @@ def window_rows(grid: tuple[int, int]) -> int:
     return (2 * grid[0] - 1) * (2 * grid[1] - 1) + 3
 
 
+def square_window(table: Tensor) -> int | None:
+    """Patches on a side of the window of a relative position table, None when it is not square."""
+    side = (isqrt(max(len(table) - 3, 0)) + 1) // 2
+    return side if window_rows((side, side)) == len(table) else None
+
+
 def window_text(table: Tensor) -> str:
     """'14x14 patches' of a relative position table, as far as its number of rows tells."""
-    side = (isqrt(table.shape[0] - 3) + 1) // 2
-    known = window_rows((side, side)) == table.shape[0]
-    return f'{side}x{side} patches' if known else f'{table.shape[0]} rows'
+    side = square_window(table)
+    return f'{side}x{side} patches' if side else f'{len(table)} rows'
 
 
 def without_positions(ours: dict[str, Tensor]) -> bool:
     """Give an encoder that has only relative positions, in a square window, a table of zeros."""
-    for table in tables_of(ours).values():
-        side = (isqrt(max(len(table) - 3, 0)) + 1) // 2
-        if window_rows((side, side)) == len(table) and 'backbone.cls_token' in ours:
-            token = ours['backbone.cls_token']
-            ours['backbone.pos_embed'] = token.new_zeros(1, 1 + side * side, token.shape[-1])
-            return True
-    return False
+    side = next(map(square_window, tables_of(ours).values()), None)
+    token = ours.get('backbone.cls_token')
+    if side is None or token is None:
+        return False
+    ours['backbone.pos_embed'] = token.new_zeros(1, 1 + side * side, token.shape[-1])
+    return True
 
 
-def relative_index(ours: dict[str, Tensor]) -> Tensor:
-    """(1 + N, 1 + N) int64: rows of the relative position table for each pair of tokens."""
+def relative_index(ours: dict[str, Tensor]) -> Tensor | None:
+    """(1 + N, 1 + N) int64: rows of the relative position tables for each pair of tokens.
+
+    None for a window that is not square: the numbers of rows do not tell height from width.
+
+    Raises:
+        ValueError: when the position table is of another grid.
+    """
+    tables = tables_of(ours)
+    sides = set(map(square_window, tables.values()))
+    if sides <= {None}:
+        return None
     grid = grid_of(ours['backbone.pos_embed'])
-    for name, table in tables_of(ours).items():
+    for name, table in tables.items():
         if len(table) != window_rows(grid):
             raise ValueError(f'{name} is for a window of {window_text(table)}, the position table for '
                              f'{grid[0]}x{grid[1]}: they must be of the same grid')

@@ -1,5 +1,6 @@
 """Translations are exact, reversible, understood by the other libraries, or refused by name."""
 import re
+from math import isqrt
 
 import numpy as np
 import pytest
@@ -29,6 +30,11 @@ def same(left, right):
     assert left.keys() == right.keys()
     for name in left:
         assert left[name].dtype == right[name].dtype and torch.equal(left[name], right[name]), name
+
+
+def change(state, drop=(), **add):
+    return {k: v for k, v in state.items() if not any(re.search(d, k) for d in drop)} | {
+        k.replace('__', '.'): v for k, v in add.items()}
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -66,6 +72,9 @@ def test_timm_computes_the_same(make, pooling, kwargs):
     images = torch.randn(2, 3, SIZE, SIZE)
     torch.testing.assert_close(theirs(images), ours(images), atol=1e-5, rtol=0)
     same(convert(theirs.state_dict()), ours.state_dict())
+    # What timm's head reads stays what it reads elsewhere.
+    norm = {'token': 'backbone.ln1.weight', 'mean': 'backbone.ln2.weight'}[pooling]
+    assert norm in convert(theirs.state_dict(), target='mmpretrain-vit')
 
 
 def test_timm_without_layer_scale_and_with_key_bias(make):
@@ -174,9 +183,11 @@ def test_there_and_back_from_the_official_code(golden, name):
     for key in list(again):
         if key.startswith('alignment_encoder.'):
             assert torch.equal(again.pop(key), theirs[key.replace('alignment_encoder', 'encoder')])
-    if name == 'attentive_probe':  # its tables are frozen at zero: the way back has none
-        theirs = {key: value for key, value in theirs.items() if 'bias_table' not in key}
-    same(again, theirs)
+    # The tables of the attentive probe are frozen at zero: the way back has none. The index in a
+    # window that is not square is left to the model.
+    square = theirs['encoder.pos_embed' if 'pretrain' in name else 'pos_embed'].shape[1] - 1
+    lost = ['bias_table'] * (name == 'attentive_probe') + ['index'] * (isqrt(square) ** 2 != square)
+    same(again, change(theirs, lost))
 
 
 def test_tables_of_an_attentive_probe_that_are_not_zero_are_kept(golden):
@@ -193,11 +204,6 @@ def test_one_name(name, ours):
     assert rename(name, 'official') == ours
     with pytest.raises(ValueError, match='fpn1.0.weight is no array of official'):
         rename('fpn1.0.weight', 'official')
-
-
-def change(state, drop=(), **add):
-    return {k: v for k, v in state.items() if not any(re.search(d, k) for d in drop)} | {
-        k.replace('__', '.'): v for k, v in add.items()}
 
 
 NOTHING = torch.zeros(DIMS)
@@ -235,6 +241,21 @@ def test_less_than_a_whole_encoder_is_refused(state, drop, message):
         convert(change(state('classifier'), drop))
 
 
+def test_less_than_a_whole_pretraining_model_is_refused(state):
+    theirs = convert(state('pre-training'), target='official')
+    del theirs['rd_pos_embed']
+    with pytest.raises(ValueError, match='missing neck.pos_embed.*export only the encoder'):
+        convert(theirs)
+    convert(theirs, export='encoder')
+
+
+def test_a_window_that_is_not_square(state):
+    report, ours = [], state('relative', backbone=dict(KINDS['relative']['backbone'], img_size=(64, 16)))
+    theirs = convert(ours, target='mmpretrain', report=report)
+    assert 'the window is not square' in report[-1] and not any('index' in name for name in theirs)
+    same(convert(theirs), ours)
+
+
 def test_unknown_origins_are_refused(state):
     with pytest.raises(ValueError, match='no known origin.* layer1.weight, fc.bias.*cae_mm, official'):
         detect_origin({'layer1.weight': 0, 'fc.bias': 0})
@@ -267,8 +288,10 @@ def test_the_report_names_everything(state):
     assert report[0] == f'cae_mm, classifier: 2 blocks, width {DIMS}, patches of {PATCH}x{PATCH}'
     assert report[1].startswith(f'loaded {len(state("relative"))}: backbone.')
     assert report[2] == 'unexpected 0'
+    assert 'in mmpretrain the final norm normalises the mean of the patch tokens' in report[3]
     report.clear()
     convert(theirs, report=report)
     assert report[2] == ('unexpected 2, left out: backbone.layers.0.attn.relative_position_index, '
                          'backbone.layers.1.attn.relative_position_index')
-    assert "ln2.weight stands behind the mean of the patch tokens: out_type='avg_featmap'" in report
+    assert report[3] == ('backbone.ln2.weight normalises the mean of the patch tokens, as for our '
+                         "out_type='avg_featmap'")
