@@ -9,7 +9,7 @@ from cae_mm.evaluation.accuracy import ranking_size, top_accuracy
 from cae_mm.evaluation.progress import Progress
 
 # Penalties on the mean squared weights, from strong to weak: each fit starts from the one before.
-PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 # Logits that exist at a time: 64 MiB of them.
 MAX_LOGITS = 2**24
 
