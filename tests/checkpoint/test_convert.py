@@ -71,6 +71,7 @@ def test_timm_computes_the_same(make, pooling, kwargs):
     theirs.load_state_dict(convert(ours.state_dict(), target='timm', pooling=pooling))
     images = torch.randn(2, 3, SIZE, SIZE)
     torch.testing.assert_close(theirs(images), ours(images), atol=1e-5, rtol=0)
+    assert not theirs.blocks[1].attn.qkv.bias[DIMS:2 * DIMS].any()  # of the keys
     same(convert(theirs.state_dict()), ours.state_dict())
     # What timm's head reads stays what it reads elsewhere.
     norm = {'token': 'backbone.ln1.weight', 'mean': 'backbone.ln2.weight'}[pooling]
