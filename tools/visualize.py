@@ -31,7 +31,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config with the encoder, of pre-training or classification, '
-                        'or the name of a model')
+                        'by its path or name; or the name of an encoder, such as cae_vitb')
     parser.add_argument('checkpoint', help='checkpoint, or "none" for the random initialisation')
     parser.add_argument('--images', nargs='+', type=Path, required=True, help='files or folders')
     parser.add_argument('--out', required=True, help='PNG file to write')

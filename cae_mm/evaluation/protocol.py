@@ -161,7 +161,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     """Parser of the command lines of all evaluations."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('config', help='config with the encoder, of pre-training or classification, '
-                        'or the name of a model')
+                        'by its path or name; or the name of an encoder, such as cae_vitb')
     parser.add_argument('checkpoint', help='checkpoint, or "none" for the random initialisation')
     parser.add_argument('--data', required=True, help='directory with train/CLASS/*, val/CLASS/*')
     parser.add_argument('--feature', choices=FEATURES, default='avg',
@@ -181,22 +181,29 @@ def make_parser(description: str) -> argparse.ArgumentParser:
 
 
 def read_config(args: argparse.Namespace) -> Config | str:
-    """The config that a command line names, with its options; a model's name stays a name.
+    """The config that a command line names by its path or name, with its options.
+
+    The name of an encoder stays a name.
 
     Raises:
-        FileNotFoundError: when it is neither a file nor a model.
+        FileNotFoundError: when it is neither a file nor a config or encoder of this name.
+        ValueError: for options to an encoder, which has no config.
     """
+    from cae_mm.hub import ModelHub, list_models
+    if args.config in list_models():
+        if args.cfg_options:
+            raise ValueError(f'--cfg-options change a config, and {args.config} is a model: name a '
+                             'config')
+        return args.config
     if Path(args.config).is_file():
         cfg = Config.fromfile(args.config)
-        cfg.merge_from_dict(args.cfg_options or {})
-        return cfg
-    from cae_mm.hub import list_models
-    if args.config not in list_models():
+    elif ModelHub.has(args.config):
+        cfg = ModelHub.get(args.config).config
+    else:
         raise FileNotFoundError(f'there is no config {args.config}, and no model of this name: '
                                 f'{", ".join(list_models())}')
-    if args.cfg_options:
-        raise ValueError(f'--cfg-options change a config, and {args.config} is a model: name a config')
-    return args.config
+    cfg.merge_from_dict(args.cfg_options or {})
+    return cfg
 
 
 def check_writable(path: Path) -> None:

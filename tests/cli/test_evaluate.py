@@ -1,6 +1,7 @@
 """From a checkpoint to its numbers with one command."""
 import json
 import re
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 
 from cae_mm.evaluation.features import extract_features
+from cae_mm.evaluation.protocol import read_config
 from cae_mm.models import CAEViT
 
 CONFIG = """
@@ -115,3 +117,9 @@ def test_neither_a_config_nor_a_model(arguments, call_tool):
 def test_options_of_a_config_with_a_model(arguments, call_tool):
     with pytest.raises(ValueError, match='--cfg-options change a config, and cae_vitb is a model'):
         call_tool('knn.py', 'cae_vitb', *arguments[1:], '--cfg-options', 'model.backbone.img_size=32')
+
+
+def test_config_by_its_name():
+    args = Namespace(config='linear_cae_vits_90e', cfg_options={'num_classes': 7})
+    cfg = read_config(args)
+    assert cfg.model.backbone.arch == 'small' and cfg.num_classes == 7
