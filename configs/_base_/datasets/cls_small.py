@@ -1,7 +1,6 @@
 # A labelled folder of small images: train/CLASS/*, val/CLASS/*.
+_base_ = './imagenet_cls.py'
 data_root = 'data/images'
-data_preprocessor = dict(
-    mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True, num_classes=10)
 
 # --- what changes results -----------------------------------------------------------------------
 train_pipeline = [
@@ -18,28 +17,10 @@ val_pipeline = [  # images that have the size already stay as they are
     dict(type='PackInputs'),
 ]
 train_dataloader = dict(
-    batch_size=32,
-    drop_last=True,
-    sampler=dict(type='EpochSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(
-        type='ReproducibleDataset',
-        dataset=dict(type='CustomDataset', data_root=data_root, data_prefix='train',
-                     pipeline=train_pipeline)),
-    # --- what changes only speed ----------------------------------------------------------------
-    num_workers=1,
-    persistent_workers=True,
-    pin_memory=True,
-)
+    batch_size=32, dataset=dict(dataset=dict(data_root=data_root, pipeline=train_pipeline)),
+    num_workers=1)  # which changes only speed
 val_dataloader = dict(
-    batch_size=128,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(type='CustomDataset', data_root=data_root, data_prefix='val',
-                 pipeline=val_pipeline),
-    num_workers=0,
-    persistent_workers=False,
-)
-val_evaluator = dict(type='Accuracy', topk=(1,))
-val_cfg = dict()
-test_dataloader, test_evaluator, test_cfg = val_dataloader, val_evaluator, val_cfg
+    dataset=dict(data_root=data_root, pipeline=val_pipeline), num_workers=0,
+    persistent_workers=False)
+val_evaluator = dict(topk=(1,))
+test_dataloader, test_evaluator = val_dataloader, val_evaluator
