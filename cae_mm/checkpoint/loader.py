@@ -10,7 +10,16 @@ from torch import Tensor, nn
 
 from cae_mm.checkpoint.convert import check_encoder, detect_origin, to_ours
 from cae_mm.checkpoint.files import read_checkpoint, state_of
-from cae_mm.checkpoint.positions import TABLE, recomputed, sincos_grid, window_text
+from cae_mm.checkpoint.positions import (
+    TABLE,
+    grid_of,
+    recomputed,
+    resize_window,
+    resized,
+    sincos_grid,
+    window_of,
+    window_text,
+)
 
 
 def compare(own: dict[str, Tensor], given: dict[str, Tensor]) -> str:
@@ -23,16 +32,20 @@ def compare(own: dict[str, Tensor], given: dict[str, Tensor]) -> str:
                      + (', ...' if len(names) > 8 else '') for what, names in lists.items() if names)
 
 
-def load_backbone(backbone: nn.Module, path: str | Path, prefix: str = 'backbone.') -> None:
+def load_backbone(backbone: nn.Module, path: str | Path, prefix: str = 'backbone.',
+                  resize_rel_pos: bool = False) -> None:
     """Fill the whole encoder from a checkpoint of any known origin, or raise.
 
-    A sine-cosine table of another patch grid is replaced by the exact one of the encoder's grid.
-    Relative position tables that the checkpoint does not have start at zero.
+    A sine-cosine table of another patch grid is replaced by the exact one of the encoder's grid, or,
+    with ``pos_mode='resize'``, any table by its bicubic enlargement. Relative position tables that
+    the checkpoint does not have start at zero.
 
     Args:
         backbone (nn.Module): a ``CAEViT``.
         path (str | Path): checkpoint of ours, the official code, mmpretrain or timm.
         prefix (str): what the encoder's keys begin with in the file; if none does, all keys count.
+        resize_rel_pos (bool): resize relative position tables of another window, see
+            ``resize_window``, instead of refusing them.
 
     Raises:
         FileNotFoundError, ValueError: see ``read_checkpoint`` and ``convert``.
@@ -47,14 +60,14 @@ def load_backbone(backbone: nn.Module, path: str | Path, prefix: str = 'backbone
         given = to_ours(state, layout, 'encoder', report)
         final_norm = not isinstance(backbone.norm, nn.Identity)
         check_encoder(given, final_norm)
+        given = {name.removeprefix('backbone.'): value for name, value in given.items()
+                 if final_norm or not name.startswith('backbone.norm.')}
+        own = backbone.state_dict()
+        _check_sizes(own, given, path)
+        _fit_tables(backbone.grid_size if resize_rel_pos else None, own, given, path, report)
+        _fit_positions(backbone, own, given, path, layout, report)
     except ValueError as error:
         raise ValueError(f'{path}: {error}') from error
-    given = {name.removeprefix('backbone.'): value for name, value in given.items()
-             if final_norm or not name.startswith('backbone.norm.')}
-    own = backbone.state_dict()
-    _check_sizes(own, given, path)
-    _fit_tables(own, given, path, report)
-    _fit_positions(backbone.grid_size, own, given, path, layout, report)
     problems = compare(own, given)
     if problems:
         raise RuntimeError(f'{path} does not hold this encoder. {problems}. Build the encoder with '
@@ -82,8 +95,8 @@ def _check_sizes(own: dict[str, Tensor], given: dict[str, Tensor], path: str | P
                            f'{", ".join(f"{name}={value}" for name, value in theirs.items())}')
 
 
-def _fit_tables(own: dict[str, Tensor], given: dict[str, Tensor], path: str | Path,
-                report: list[str]) -> None:
+def _fit_tables(window: tuple[int, int] | None, own: dict[str, Tensor], given: dict[str, Tensor],
+                path: str | Path, report: list[str]) -> None:
     ours, theirs = ({name: value for name, value in state.items() if name.endswith(TABLE)}
                     for state in (own, given))
     if ours and not theirs:
@@ -96,26 +109,37 @@ def _fit_tables(own: dict[str, Tensor], given: dict[str, Tensor], path: str | Pa
                                'use_rel_pos_bias=True')
         for name in theirs:
             del given[name]
-    for name in ours.keys() & theirs.keys():
+    both = [name for name in ours if name in theirs]
+    if window and both and (old := window_of(theirs[both[0]], given['pos_embed'])) != window:
+        given |= {name: resize_window(theirs[name], old, window) for name in both}
+        report.append(f'{len(both)} relative position tables resized from {old[0]}x{old[1]} to '
+                      f'{window[0]}x{window[1]} patches')
+        return
+    for name in both:
         if len(ours[name]) != len(theirs[name]):
             raise RuntimeError(f'{path}: {name} is for {window_text(theirs[name])}, the model has '
                                f'{window_text(ours[name])}: build CAEViT with the img_size of the '
-                               'checkpoint')
+                               'checkpoint, or resize the tables with resize_rel_pos=True in init_cfg')
 
 
-def _fit_positions(grid: tuple[int, int], own: dict[str, Tensor], given: dict[str, Tensor],
+def _fit_positions(backbone: nn.Module, own: dict[str, Tensor], given: dict[str, Tensor],
                    path: str | Path, layout: str, report: list[str]) -> None:
-    table = given['pos_embed']
+    table, grid = given['pos_embed'], backbone.grid_size
     theirs, same_length = sincos_grid(table), table.shape == own['pos_embed'].shape
     # The official table of a grid that is not square is that of the transposed grid.
     if same_length and theirs in (None, grid, grid[::-1] if layout == 'official' else grid):
+        return
+    if backbone.pos_mode == 'resize':
+        old = grid_of(table)
+        given['pos_embed'] = resized(table, old, grid)
+        report.append(f'positions of {old[0]}x{old[1]} patches resized for {grid[0]}x{grid[1]}')
         return
     if theirs is None or same_length:
         what = 'not the sine-cosine one' if theirs is None else f'for {theirs[0]}x{theirs[1]} patches'
         raise RuntimeError(
             f'{path}: its position table {tuple(table.shape)} is {what}, and the model has '
-            f'{grid[0]}x{grid[1]} patches: build CAEViT with the img_size of the checkpoint, or change '
-            'the table with tools/convert.py --img-size HEIGHT WIDTH')
+            f'{grid[0]}x{grid[1]} patches: build CAEViT with the img_size of the checkpoint, or with '
+            "pos_mode='resize', or change the table with tools/convert.py --img-size HEIGHT WIDTH")
     given['pos_embed'] = recomputed(table, grid)
     report.append(f'positions of {theirs[0]}x{theirs[1]} patches recomputed for {grid[0]}x{grid[1]}')
 

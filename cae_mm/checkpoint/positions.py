@@ -2,6 +2,7 @@
 from math import isqrt
 
 import torch
+import torch.nn.functional as F
 from mmpretrain.models.backbones.beit import RelativePositionBias
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor
@@ -16,22 +17,23 @@ def recomputed(table: Tensor, grid: tuple[int, int]) -> Tensor:
     return sincos_positions(table.shape[-1], *grid).to(table)
 
 
+def is_sincos(table: Tensor, grid: tuple[int, int]) -> bool:
+    """Whether a position table (1, 1 + h * w, C) is the sine-cosine one of a patch grid."""
+    if table.shape[-1] % 4 or not table.is_floating_point():
+        return False
+    tolerance = max(1e-5, torch.finfo(table.dtype).eps)
+    return torch.allclose(table.float(), recomputed(table, grid).float(), atol=tolerance)
+
+
 def sincos_grid(table: Tensor) -> tuple[int, int] | None:
     """Rows and columns of the patch grid whose sine-cosine table this is, None for other tables.
 
     Args:
         table (Tensor): (1, 1 + h * w, C), the class token first.
     """
-    _, tokens, dims = table.shape
-    if dims % 4 or not table.is_floating_point():
-        return None
-    tolerance = max(1e-5, torch.finfo(table.dtype).eps)
-    for rows in range(1, tokens):
-        if (tokens - 1) % rows == 0:
-            grid = rows, (tokens - 1) // rows
-            if torch.allclose(table.float(), recomputed(table, grid).float(), atol=tolerance):
-                return grid
-    return None
+    patches = table.shape[1] - 1
+    grids = ((rows, patches // rows) for rows in range(1, patches + 1) if patches % rows == 0)
+    return next((grid for grid in grids if is_sincos(table, grid)), None)
 
 
 def grid_of(table: Tensor) -> tuple[int, int]:
@@ -76,6 +78,44 @@ def window_text(table: Tensor) -> str:
     """'14x14 patches' of a relative position table, as far as its number of rows tells."""
     side = square_window(table)
     return f'{side}x{side} patches' if side else f'{len(table)} rows'
+
+
+def window_of(table: Tensor, positions: Tensor) -> tuple[int, int]:
+    """Rows and columns of the window of a relative position table: the patch grid, or a square.
+
+    Raises:
+        ValueError: when it is neither that of the position table nor a square one.
+    """
+    grid, side = grid_of(positions), square_window(table)
+    if window_rows(grid) == len(table):
+        return grid
+    if side is None:
+        raise ValueError(f'a relative position table of {window_text(table)} is neither of the '
+                         f'{grid[0]}x{grid[1]} patches of the position table nor of a square window')
+    return side, side
+
+
+def resize_window(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Resize a relative position table bicubically, head by head, to another window.
+
+    The offsets are stretched with the window, evenly, like the position table. (BEiT's loader and
+    mmpretrain's space them geometrically, through a function that SciPy 1.14 removed, and only for
+    square windows.) The zero offset and the three rows of the class token are kept.
+
+    Args:
+        table (Tensor): ((2h - 1)(2w - 1) + 3, heads).
+        old (tuple[int, int]): h and w of the table's window.
+        new (tuple[int, int]): of the other window.
+    """
+    (rows, columns), size = ([2 * side - 1 for side in window] for window in (old, new))
+    offsets = table[:-3].float().unflatten(0, (rows, columns)).permute(2, 0, 1).unsqueeze(0)
+    offsets = F.interpolate(offsets, size, mode='bicubic', align_corners=False).to(table)
+    return torch.cat([offsets[0].flatten(1).T, table[-3:]])
+
+
+def resized(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """A position table (1, 1 + h * w, C) resized bicubically, the class token's row kept."""
+    return resize_pos_embed(table.float(), old, new, 'bicubic', 1).to(table)
 
 
 def without_positions(ours: dict[str, Tensor]) -> bool:
@@ -135,13 +175,13 @@ def fit_positions(ours: dict[str, Tensor], img_size: tuple[int, int], how: str |
         if len(table) != window_rows(grid):
             raise ValueError(f'{name} is for a window of {window_text(table)}, the new size has '
                              f'{grid[0]}x{grid[1]} patches: fine-tune at the new size from a checkpoint '
-                             'without relative positions')
+                             'without relative positions, or resize them when they are loaded, with '
+                             'resize_rel_pos=True in init_cfg')
     for name in [name for name in ours if name.endswith('pos_embed')]:
         table, old = ours[name], grid_of(ours[name])
         if old == grid:
             continue
         recompute = how == 'recompute' or how is None and sincos_grid(table) is not None
-        ours[name] = (recomputed(table, grid) if recompute else
-                      resize_pos_embed(table.float(), old, grid, 'bicubic', 1).to(table))
+        ours[name] = recomputed(table, grid) if recompute else resized(table, old, grid)
         report.append(f'{name} {"recomputed" if recompute else "resized"} from {old[0]}x{old[1]} to '
                       f'{grid[0]}x{grid[1]} patches')

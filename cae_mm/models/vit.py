@@ -6,14 +6,18 @@ from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.registry import MODELS
 from timm.layers import to_2tuple
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from cae_mm.checkpoint.loader import load_backbone
+from cae_mm.checkpoint.positions import is_sincos
 from cae_mm.models.layers import (
     LAYER_NORM_EPS,
     TransformerBlock,
+    cached_sincos_positions,
     gather_tokens,
     init_token,
     init_transformer,
+    resize_positions,
     sincos_positions,
 )
 
@@ -27,6 +31,7 @@ ARCHITECTURES = {
     'deit-small': (384, 12, 6),
 }
 OUT_TYPES = ('cls_token', 'featmap', 'avg_featmap', 'raw')
+POS_MODES = ('recompute', 'resize')
 
 
 def parse_arch(arch: str | dict) -> tuple[int, int, int]:
@@ -50,23 +55,30 @@ class CAEViT(BaseBackbone):
 
     Args:
         arch (str | dict): a name of ``ARCHITECTURES`` or a dict of embed_dims, num_layers, num_heads.
-        img_size (int | tuple[int, int]): height and width of the pre-training images, in pixels.
+        img_size (int | tuple[int, int]): height and width of the training images, in pixels.
         patch_size (int): side of a patch, in pixels.
         in_channels (int): channels of the images.
         mlp_ratio (float): hidden channels of the MLPs / embed_dims.
         with_cls_token (bool): prepend a class token.
         out_type (str): what ``forward`` gives per tap: 'cls_token' (B, C), 'featmap' (B, C, h, w),
-            'avg_featmap' (B, C) or 'raw' (B, 1 + N, C).
+            'avg_featmap' (B, C) or 'raw' (B, 1 + N, C). For 'featmap', images of any size are padded
+            with zeros below and on the right to whole patches: h = ceil(H / patch_size).
         out_indices (int | Sequence[int]): blocks whose outputs ``forward`` gives; -1 is the last.
         final_norm (bool): normalise the last block's output; for 'avg_featmap' after the mean
             (the official fine-tuning), for the others before the output is taken.
         use_rel_pos_bias (bool): add a learned relative position bias to each block, whose window
             is the patch grid of ``img_size``.
+        pos_mode (str): positions of other patch grids than that of ``img_size``: 'recompute' the exact
+            sine-cosine ones, or 'resize' the table bicubically, the checkpoint's when it is loaded
+            and again in ``forward``, as the official detection and segmentation.
         drop_path_rate (float): stochastic depth of the last block; 0 in the first, linear between.
         layer_scale_init_value (float): start value of the branches' scales.
         frozen_stages (int): freeze the patch embedding and this many blocks; -1 freezes nothing.
+        with_cp (bool): keep only the inputs of the blocks for the backward pass, and compute the rest
+            again: less memory, a third more time.
         init_cfg (dict, optional): ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``
-            must fill the whole encoder.
+            must fill the whole encoder; ``resize_rel_pos=True`` in it fits relative position
+            tables of another window.
 
     Raises:
         ValueError: for sizes that do not fit together.
@@ -74,8 +86,8 @@ class CAEViT(BaseBackbone):
 
     def __init__(self, arch='base', img_size=224, patch_size=16, in_channels=3, mlp_ratio=4.,
                  with_cls_token=True, out_type='cls_token', out_indices=-1, final_norm=True,
-                 use_rel_pos_bias=False, drop_path_rate=0., layer_scale_init_value=0.1,
-                 frozen_stages=-1, init_cfg=None):
+                 use_rel_pos_bias=False, pos_mode='recompute', drop_path_rate=0.,
+                 layer_scale_init_value=0.1, frozen_stages=-1, with_cp=False, init_cfg=None):
         super().__init__(init_cfg)
         self.embed_dims, self.num_layers, num_heads = parse_arch(arch)
         self.patch_size = patch_size
@@ -83,7 +95,9 @@ class CAEViT(BaseBackbone):
         if out_type not in OUT_TYPES or (out_type == 'cls_token' and not with_cls_token):
             raise ValueError(f'out_type={out_type!r} with with_cls_token={with_cls_token}: choose '
                              f'one of {", ".join(OUT_TYPES)}; cls_token needs a class token')
-        self.out_type = out_type
+        if pos_mode not in POS_MODES:
+            raise ValueError(f'pos_mode={pos_mode!r}: choose one of {", ".join(POS_MODES)}')
+        self.out_type, self.pos_mode, self.with_cp = out_type, pos_mode, with_cp
         indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
         self.out_indices = [i % self.num_layers for i in indices if -1 <= i < self.num_layers]
         if len(self.out_indices) != len(indices):
@@ -98,6 +112,7 @@ class CAEViT(BaseBackbone):
         self.cls_token = (nn.Parameter(torch.zeros(1, 1, self.embed_dims))
                           if with_cls_token else None)
         self.register_buffer('pos_embed', sincos_positions(self.embed_dims, *self.grid_size))
+        self._recomputable = True
         self.blocks = nn.ModuleList(
             TransformerBlock(self.embed_dims, num_heads, mlp_ratio,
                              drop_path_rate * i / max(self.num_layers - 1, 1),
@@ -124,14 +139,22 @@ class CAEViT(BaseBackbone):
         return height // self.patch_size, width // self.patch_size
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
-        """(1, 1 + h * w, C): the table of the checkpoint on its own grid, recomputed on others."""
+        """(1, 1 + h * w, C): the table on its own grid, on others by ``pos_mode``.
+
+        Raises:
+            ValueError: when the table that was loaded is not the one that could be recomputed.
+        """
         if grid == self.grid_size:
             return self.pos_embed
-        # Kept per grid: at one image size this is computed once.
-        if grid != getattr(self, '_other_grid', None):
-            self._other_grid = grid
-            self._other_positions = sincos_positions(self.embed_dims, *grid)
-        return self._other_positions.to(self.pos_embed)
+        if self.pos_mode == 'resize':
+            return resize_positions(self.pos_embed, self.grid_size, grid)
+        if not self._recomputable:
+            raise ValueError(f'the position table that was loaded is not the sine-cosine one of '
+                             f'{self.grid_size} patches and cannot be recomputed for {grid}: build '
+                             "CAEViT with pos_mode='resize'")
+        # A compiled graph computes them itself: it cannot look into a cache.
+        sincos = sincos_positions if torch.compiler.is_compiling() else cached_sincos_positions
+        return sincos(self.embed_dims, *grid, self.pos_embed.device).to(self.pos_embed)
 
     def embed(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
         """Embed patches, gathering them first, so that only those kept cost anything.
@@ -169,23 +192,32 @@ class CAEViT(BaseBackbone):
         """
         x = self.embed(images, keep)
         for block in self.blocks:
-            x = block(x)
+            x = self._run(block, x)
         return self.norm(x)
+
+    def _run(self, block: nn.Module, x: Tensor) -> Tensor:
+        if self.with_cp and torch.is_grad_enabled():
+            return checkpoint(block, x, use_reentrant=False)
+        return block(x)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Outputs of the blocks ``out_indices`` for (B, 3, H, W), each in the form ``out_type``.
 
         Raises:
-            ValueError: for a size that is not a multiple of the patch, or, with a relative position
-                bias, that is not the size the bias was built for.
+            ValueError: for a size that is not a multiple of the patch, except for 'featmap', or, with
+                a relative position bias, that is not the size the bias was built for.
         """
+        below, right = (-side % self.patch_size for side in images.shape[-2:])
+        if self.out_type == 'featmap' and (below or right):
+            images = F.pad(images, (0, right, 0, below))
         grid = self.grid(*images.shape[-2:])
         if self.blocks[0].attn.rel_pos is not None and grid != self.grid_size:
             raise ValueError(f'the relative position bias is for {self.grid_size} patches, the image '
-                             f'has {grid}: build CAEViT with img_size={tuple(images.shape[-2:])}')
+                             f'has {grid}: crop or pad it to that, or build CAEViT with '
+                             f'img_size={tuple(images.shape[-2:])}')
         x, outputs = self.embed(images), []
         for i, block in enumerate(self.blocks):
-            x = block(x)
+            x = self._run(block, x)
             if i in self.out_indices:
                 outputs.append(self._format(x, grid, last=i == self.num_layers - 1))
         return tuple(outputs)
@@ -205,7 +237,13 @@ class CAEViT(BaseBackbone):
     def init_weights(self):
         """Load the checkpoint of ``init_cfg``, whole or not at all."""
         if self.init_cfg is not None:
-            load_backbone(self, self.init_cfg['checkpoint'], self.init_cfg.get('prefix', ''))
+            load_backbone(self, self.init_cfg['checkpoint'], self.init_cfg.get('prefix', ''),
+                          self.init_cfg.get('resize_rel_pos', False))
+
+    def _load_from_state_dict(self, *args):
+        """Load, by whichever loader, and note whether the table could be recomputed."""
+        super()._load_from_state_dict(*args)
+        self._recomputable = self.pos_embed.is_meta or is_sincos(self.pos_embed, self.grid_size)
 
     def _freeze(self):
         if self.frozen_stages < 0:

@@ -7,6 +7,7 @@ from cae_mm.checkpoint.convert import convert
 from cae_mm.checkpoint.files import write_checkpoint
 from cae_mm.checkpoint.layouts import FILE_KEYS
 from cae_mm.checkpoint.loader import StrictLoadHook, load_backbone
+from cae_mm.checkpoint.positions import resize_window, resized
 from cae_mm.models import CAEViT
 from cae_mm.models.layers import sincos_positions
 
@@ -96,6 +97,15 @@ def test_position_tables_that_do_not_tell_are_kept_or_refused(save, state):
         load_backbone(vit(img_size=(48, 64)), path)
 
 
+def test_positions_of_another_grid_are_resized_when_asked_for(save, state):
+    arrays = state('encoder')
+    for table in (arrays['backbone.pos_embed'], torch.randn(1, 17, DIMS)):
+        model = vit(img_size=(48, 64), pos_mode='resize')
+        load_backbone(model, save(arrays | {'backbone.pos_embed': table}))
+        assert torch.equal(model.pos_embed, resized(table, (4, 4), (6, 8)))
+        model(torch.randn(1, 3, 40, 40))
+
+
 def test_a_grid_of_as_many_patches_is_told_apart(save, state):
     path = save(img_size=(64, 16))
     loaded(path, state('encoder', img_size=(64, 16)), img_size=(64, 16))
@@ -148,6 +158,21 @@ def test_relative_position_tables(save, state):
     del some['backbone.blocks.1.attn.rel_pos.relative_position_bias_table']
     with pytest.raises(RuntimeError, match='1 missing: blocks.1.attn.rel_pos'):
         load_backbone(vit(**relative), save(some))
+
+
+@pytest.mark.parametrize('size', [64, (24, 48), (16, 48)])
+def test_relative_position_tables_are_resized_when_asked_for(save, state, size):
+    path, arrays = save('relative'), state('relative')
+    options = dict(img_size=size, use_rel_pos_bias=True)
+    init_cfg = dict(type='Pretrained', checkpoint=str(path), prefix='backbone.', resize_rel_pos=True)
+    model = vit(**options, init_cfg=init_cfg)
+    model.init_weights()
+    for i, block in enumerate(model.blocks):
+        table = arrays[f'backbone.blocks.{i}.attn.rel_pos.relative_position_bias_table']
+        assert torch.equal(block.attn.rel_pos.relative_position_bias_table,
+                           resize_window(table, (4, 4), model.grid_size))
+    with pytest.raises(RuntimeError, match='4x4 patches, the model has .*resize_rel_pos=True in init_cfg'):
+        load_backbone(vit(**options), path)
 
 
 def test_relative_position_tables_that_are_not_there_start_at_zero(save, state, make):

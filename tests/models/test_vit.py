@@ -1,9 +1,12 @@
 """The backbone: shapes, sizes, conventions and errors."""
+import copy
+
 import pytest
 import torch
+import torch.nn.functional as F
 
 from cae_mm.models import CAEViT
-from cae_mm.models.layers import sincos_positions
+from cae_mm.models.layers import cached_sincos_positions, sincos_positions
 from cae_mm.models.vit import ARCHITECTURES
 
 ARCH = dict(embed_dims=32, num_layers=3, num_heads=4)
@@ -64,6 +67,100 @@ def test_positions_follow_rows_and_columns():
     assert torch.equal(patches[1, :, :8], patches[1, :1, :8].expand(3, -1))  # the row half
     assert torch.equal(patches[:, 2, 8:], patches[:1, 2, 8:].expand(2, -1))  # the column half
     assert not torch.equal(patches[0, 0], patches[1, 0])
+
+
+def test_positions_of_other_grids_are_exact_and_kept_for_a_few():
+    model = vit()
+    keys = model.state_dict().keys()
+    for columns in range(5, 25):
+        assert torch.equal(model.positions((3, columns)), sincos_positions(32, 3, columns))
+    assert copy.deepcopy(model).positions((3, 24)) is model.positions((3, 24))
+    assert cached_sincos_positions.cache_info().currsize == 8
+    assert model.state_dict().keys() == keys
+    assert model.bfloat16().positions((3, 24)).dtype == torch.bfloat16
+
+
+def test_positions_kept_from_inference_serve_in_training():
+    model, images = vit(), torch.randn(1, 3, 24, 56)
+    with torch.inference_mode():
+        want = model(images)[0]
+    got = model(images)[0]
+    got.sum().backward()
+    torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize('pos_mode', ['recompute', 'resize'])
+def test_other_sizes_compile_without_a_break(pos_mode):
+    torch.compiler.reset()
+    model = vit(pos_mode=pos_mode, out_type='featmap', out_indices=(0, 2))
+    compiled = torch.compile(model, backend='eager', fullgraph=True)
+    for size in ((40, 24), (30, 41), (32, 32)):
+        images = torch.randn(1, 3, *size)
+        for got, want in zip(compiled(images), model(images), strict=True):
+            torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize('pos_mode', ['recompute', 'resize'])
+def test_other_sizes_on_the_meta_device(pos_mode):
+    with torch.device('meta'):
+        model = vit(pos_mode=pos_mode, out_type='featmap')
+        assert model(torch.empty(2, 3, 40, 64))[0].shape == (2, 32, 5, 8)
+
+
+def test_resized_positions_lie_between_those_of_the_table():
+    model = vit(img_size=(32, 48), pos_mode='resize')
+    rows = torch.arange(4.).view(4, 1).expand(4, 6).reshape(1, 24, 1)
+    model.pos_embed[:, 1:] = rows
+    model.pos_embed[:, 0] = 7
+    table = model.positions((9, 3))
+    assert table.shape == (1, 28, 32) and (table[:, 0] == 7).all()
+    grid = table[0, 1:].unflatten(0, (9, 3))
+    torch.testing.assert_close(grid, grid[:, :1, :1].expand(9, 3, 32))  # rows stayed rows
+    assert (grid[:, 0, 0].diff() > 0).all() and grid[4, 0, 0] == pytest.approx(1.5, abs=0.05)
+
+
+def test_a_learned_table_is_not_replaced_silently():
+    state = vit().state_dict() | dict(pos_embed=torch.randn(1, 17, 32))
+    own, other = torch.randn(1, 3, 32, 32), torch.randn(1, 3, 40, 32)
+    model = vit()
+    model.load_state_dict(state)
+    model(own)
+    with pytest.raises(ValueError, match=r"of \(4, 4\) patches and cannot be .* \(5, 4\): .*'resize'"):
+        model(other)
+    model.load_state_dict(vit().state_dict())
+    model(other)
+    model = vit(pos_mode='resize')
+    model.load_state_dict(state)
+    model(other)
+
+
+def test_maps_of_any_size_are_those_of_padded_images():
+    model, images = vit(out_type='featmap'), torch.randn(2, 3, 30, 41)
+    maps = model(images)[0]
+    assert maps.shape == (2, 32, 4, 6)
+    torch.testing.assert_close(maps, model(F.pad(images, (0, 7, 0, 2)))[0])
+
+
+@pytest.mark.parametrize('bfloat16', [False, True])
+def test_activation_checkpointing_changes_nothing(bfloat16):
+    results, calls = [], []
+    for with_cp in (False, True):
+        model = vit(drop_path_rate=0.5, use_rel_pos_bias=True, out_type='featmap', out_indices=(0, 2),
+                    with_cp=with_cp).train()
+        calls.append(0)
+        model.blocks[1].mlp.register_forward_hook(lambda *_: calls.append(calls.pop() + 1))
+        torch.manual_seed(1)
+        images = torch.randn(8, 3, 32, 32, requires_grad=True)
+        with torch.autocast('cpu', torch.bfloat16, enabled=bfloat16):
+            outputs = model(images)
+        sum(out.float().square().sum() for out in outputs).backward()
+        grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        results.append((outputs, images.grad, grads))
+    assert calls == [1, 2]  # the branches of block 1 were computed again
+    torch.testing.assert_close(*results, atol=0, rtol=0)
+    with torch.no_grad():
+        model(images)
+    assert calls == [1, 3]
 
 
 def test_relative_position_bias_starts_at_zero_and_keeps_to_its_window():
@@ -135,6 +232,7 @@ def test_initialisation_has_the_official_statistics(golden):
     (dict(out_type='cls'), 'avg_featmap'),
     (dict(out_indices=(0, 3)), '0..2'),
     (dict(frozen_stages=4), 'not in -1..3'),
+    (dict(pos_mode='bicubic'), 'recompute, resize'),
 ])
 def test_bad_arguments_are_named(kwargs, message):
     with pytest.raises(ValueError, match=message):
