@@ -77,7 +77,7 @@ def convert(state: dict[str, Tensor], source: str | None = None, target: str = '
     report = [] if report is None else report
     layout = detect_origin(state, source)
     ours = to_ours(state, layout, export, report)
-    check_encoder(ours)
+    check_encoder(ours, final_norm=kind_of(ours) != 'feature pyramid')
     patches = ours['backbone.patch_embed.weight'].shape
     report.insert(0, f'{layout}, {kind_of(ours)}: {len(block_names(ours))} blocks, width {patches[0]}, '
                      f'patches of {patches[2]}x{patches[3]}')
@@ -175,6 +175,8 @@ def _adapt(ours: dict[str, Tensor], layout: str, report: list[str]) -> None:
     if 'head.query_token' in ours and layout == 'official':
         # The official attentive probing makes tables, and freezes them at zero.
         _drop_zero_tables(ours, report)
+    if layout == 'timm' and 'backbone.pos_embed' in ours:
+        check_class_row(ours['backbone.pos_embed'])
     if 'backbone.pos_embed' not in ours and without_positions(ours):
         report.append('missing position table, with relative positions only: it is zero')
     if 'neck.mask_token' in ours and layout in ONE_POSITION_TABLE:
@@ -207,7 +209,6 @@ def check_encoder(ours: dict[str, Tensor], final_norm: bool = True) -> None:
         raise ValueError('the encoder has no final norm (norm.weight, norm.bias), without which its '
                          'features mean nothing. For detection and segmentation, which take them before '
                          'the norm, load it into CAEViT(final_norm=False)')
-    check_class_row(ours['backbone.pos_embed'])
     for block in block_names(ours):
         hidden, inputs = ours[block + 'mlp.fc1.weight'].shape[0], ours[block + 'mlp.fc2.weight'].shape[1]
         if hidden != inputs:

@@ -10,7 +10,7 @@ LAYOUTS = ('cae_mm', 'official', 'timm', 'mmpretrain', 'mmpretrain-vit')
 # What the encoder's names may begin with. The first is written, the last where BARE says so.
 PREFIXES = dict(zip(LAYOUTS, (('backbone.', ''), ('encoder.', ''), ('',), ('backbone.', ''),
                               ('backbone.', '')), strict=True))
-BARE = {'official': ('classifier', 'linear probe', 'attentive probe')}
+BARE = {'official': ('classifier', 'linear probe', 'attentive probe', 'feature pyramid')}
 
 BLOCK = [  # ours, official, timm, mmpretrain's BEiTViT, mmpretrain's VisionTransformer
     ('norm1.', 'norm1.', 'norm1.', 'ln1.', 'ln1.'),
@@ -94,6 +94,11 @@ HEADS = {
               for ours, theirs in CROSS_ATTENTION],
             *[(f'head.bn.{name}', f'fc_norm.{name}') for name in STATISTICS],
         ],
+        'feature pyramid': [
+            *[(f'neck.upsample4.{i}.', f'fpn1.{i}.') for i in (0, 1, 3)],
+            *[(f'neck.upsample4.1.{name}', f'fpn1.1.{name}') for name in STATISTICS],
+            ('neck.upsample2.', 'fpn2.0.'),
+        ],
     },
     'timm': {'classifier': [('head.fc.', 'head.')]},
     'mmpretrain': {
@@ -113,7 +118,8 @@ HEADS['mmpretrain-vit'] = {kind: HEADS['mmpretrain'][kind] for kind in ('classif
 
 # Our models by the first of these arrays that they have.
 KINDS = {'pre-training': 'neck.mask_token', 'linear probe': 'neck.bn.running_mean',
-         'attentive probe': 'head.query_token', 'classifier': 'head.fc.weight'}
+         'attentive probe': 'head.query_token', 'classifier': 'head.fc.weight',
+         'feature pyramid': 'neck.upsample2.weight'}
 HEADS['cae_mm'] = {kind: [('neck.*', 'neck.*'), ('head.*', 'head.*')] for kind in KINDS}
 
 # What serves as the position table of the regressor and the decoder too.
