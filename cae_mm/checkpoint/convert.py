@@ -81,6 +81,7 @@ def convert(state: dict[str, Tensor], source: str | None = None, target: str = '
     patches = ours['backbone.patch_embed.weight'].shape
     report.insert(0, f'{layout}, {kind_of(ours)}: {len(block_names(ours))} blocks, width {patches[0]}, '
                      f'patches of {patches[2]}x{patches[3]}')
+    report.insert(2, 'missing 0: the encoder is whole')
     pooling = pooling or pooling_of(state, layout)
     if img_size is not None:
         fit_positions(ours, img_size, positions, report)

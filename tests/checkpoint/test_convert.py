@@ -288,11 +288,12 @@ def test_the_report_names_everything(state):
     theirs = convert(state('relative'), target='mmpretrain', report=report)
     assert report[0] == f'cae_mm, classifier: 2 blocks, width {DIMS}, patches of {PATCH}x{PATCH}'
     assert report[1].startswith(f'loaded {len(state("relative"))}: backbone.')
-    assert report[2] == 'unexpected 0'
-    assert 'in mmpretrain the final norm normalises the mean of the patch tokens' in report[3]
+    assert report[2] == 'missing 0: the encoder is whole'
+    assert report[3] == 'unexpected 0'
+    assert 'in mmpretrain the final norm normalises the mean of the patch tokens' in report[4]
     report.clear()
     convert(theirs, report=report)
-    assert report[2] == ('unexpected 2, left out: backbone.layers.0.attn.relative_position_index, '
+    assert report[3] == ('unexpected 2, left out: backbone.layers.0.attn.relative_position_index, '
                          'backbone.layers.1.attn.relative_position_index')
-    assert report[3] == ('backbone.ln2.weight normalises the mean of the patch tokens, as for our '
+    assert report[4] == ('backbone.ln2.weight normalises the mean of the patch tokens, as for our '
                          "out_type='avg_featmap'")
