@@ -22,7 +22,7 @@ TOKENIZER = 'configs/tokenizer/dvae_demo.py'
 PRETRAIN = 'configs/pretrain/cae_vitt_demo.py'
 FINETUNE = 'configs/cls/finetune_cae_vitt_demo.py'
 # Images that each training sees; with fewer different ones there are more epochs.
-TOKENIZER_VIEWS, PRETRAIN_VIEWS, FINETUNE_VIEWS = 40_000, 80_000, 8_000
+TOKENIZER_VIEWS, PRETRAIN_VIEWS, FINETUNE_VIEWS = 40_000, 64_000, 8_000
 
 LEAD = """A vision transformer saw unlabelled images with half of their patches hidden, and
 learned to predict what the hidden patches are. This page shows what that taught it."""
