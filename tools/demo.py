@@ -20,16 +20,15 @@ from cae_mm.visualization import Section, draw_curves, write_report
 ROOT = Path(__file__).resolve().parents[1]
 TOKENIZER = 'configs/tokenizer/dvae_demo.py'
 PRETRAIN = 'configs/pretrain/cae_vitt_demo.py'
-FINETUNE = 'configs/cls/finetune_cae_vitt_demo.py'
 # Images that each training sees; with fewer different ones there are more epochs.
-TOKENIZER_VIEWS, PRETRAIN_VIEWS, FINETUNE_VIEWS = 40_000, 64_000, 8_000
+TOKENIZER_VIEWS, PRETRAIN_VIEWS = 40_000, 80_000
 
 LEAD = """A vision transformer saw unlabelled images with half of their patches hidden, and
 learned to predict what the hidden patches are. This page shows what that taught it."""
 LEARNED = """Frozen features (the mean of the patch tokens) classify {val} images that were in
 no training: by their most similar ones among {train} training images (k-NN), and by a linear
 classifier. Pre-training itself saw no labels. The random encoder is the same network before
-it. Fine-tuned: the whole network is trained with the labels of the training images."""
+it."""
 PAINTED = """Half of the patches are hidden. From the others the model predicts the codes of the
 hidden ones, and the tokenizer's decoder turns codes into pixels. The last column decodes the
 true codes: no prediction can look better. The images were in no training, unless the data has
@@ -87,13 +86,13 @@ def count(folder: Path) -> int:
 
 
 def train_step(title: str, config: str, work_dir: Path, data: Path, views: int, batch_size: int,
-               options: tuple = ()) -> Step:
+               options: tuple[str, ...] = ()) -> Step:
     """A training that sees about ``views`` images, continued where an earlier call was stopped."""
-    num_images = count(data if data.name == 'train' else data / 'train')
+    num_images = count(data / 'train')
     batch_size = min(batch_size, num_images)
     epochs = max(1, round(views / (num_images // batch_size * batch_size)))
     return Step(title, [
-        'tools/train.py', config, '--work-dir', work_dir, '--data-root', data, '--resume',
+        'tools/train.py', config, '--work-dir', work_dir, '--data-root', data / 'train', '--resume',
         '--cfg-options', f'train_dataloader.batch_size={batch_size}',
         f'train_cfg.max_epochs={epochs}', f'param_scheduler.warmup_epochs={epochs / 12:.3g}',
         f'default_hooks.checkpoint.interval={max(1, epochs // 8)}', *options],
@@ -122,7 +121,7 @@ def data_step(source: Path | None, data: Path) -> Step:
 def result_table(results: dict[str, dict[str, float]]) -> list[list[str]]:
     """Accuracies of the random and the pre-trained encoder, and how much the second is ahead."""
     names = {f'knn/top1_k{k}': f'k-NN, k = {k}' for k in (1, 10, 20)} | {
-        'linear/top1': 'linear probe', 'accuracy/top1': 'fine-tuned'}
+        'linear/top1': 'linear probe'}
     names = {key: name for key, name in names.items() if key in results['random']}
     rows = [[f'{encoder} encoder', *(f'{numbers[key]:.1f}' for key in names)]
             for encoder, numbers in results.items()]
@@ -141,23 +140,6 @@ def evaluate_steps(data: Path, out: Path, checkpoint: Path) -> dict[str, Step]:
         ['tools/knn.py', PRETRAIN, path, '--data', data, '--linear-probe', '--k', *ks, '--out',
          out / f'{name}.json'], out / f'{name}.json')
         for name, path in (('random', 'none'), ('pre-trained', checkpoint))}
-
-
-def finetune_steps(data: Path, out: Path, checkpoint: Path, views: int) -> dict[str, list[Step]]:
-    """Training with labels from random and from pre-trained weights, and its test."""
-    classes = len([folder for folder in (data / 'train').iterdir() if folder.is_dir()])
-    steps = {}
-    for name, path, decay in (('random', 'none', 1), ('pre-trained', checkpoint, 0.75)):
-        folder, options = out / f'finetune_{name}', (
-            f'num_classes={classes}', f'pretrained={path}',
-            # The decay with depth spares what earlier layers know; random ones know nothing.
-            f'optim_wrapper.paramwise_cfg.layer_decay_rate={decay}')
-        train = train_step(f'Fine-tune the {name} encoder', FINETUNE, folder, data, views, 32, options)
-        result = out / f'finetuned_{name}.json'
-        steps[name] = [train, Step(f'Test the fine-tuned {name} encoder', [
-            'tools/test.py', FINETUNE, train.result, '--work-dir', folder, '--data-root', data,
-            '--out', result, '--cfg-options', options[0]], result)]
-    return steps
 
 
 def report(out: Path, steps: list[Step], table: list[list[str]], data: Path) -> None:
@@ -184,9 +166,8 @@ def main() -> None:
     parser.add_argument('--out', type=Path, help='folder to write, default: demo_out, or '
                         'demo_out/<name of your folder>')
     parser.add_argument('--force', action='store_true', help='repeat what is done already')
-    parser.add_argument('--views', type=int, nargs=3, metavar=('TOKENIZER', 'CAE', 'FINETUNE'),
-                        default=(TOKENIZER_VIEWS, PRETRAIN_VIEWS, FINETUNE_VIEWS),
-                        help='images that the trainings see')
+    parser.add_argument('--views', type=int, nargs=2, default=(TOKENIZER_VIEWS, PRETRAIN_VIEWS),
+                        metavar=('TOKENIZER', 'CAE'), help='images that the trainings see')
     args = parser.parse_args()
     source = args.data and args.data.expanduser().resolve()
     out = (args.out or Path('demo_out', source.name if source else '')).resolve()
@@ -198,18 +179,14 @@ def main() -> None:
         return step.result
 
     run(data_step(source, data))
-    tokenizer = run(train_step('Train the tokenizer', TOKENIZER, out / 'tokenizer', data / 'train',
+    tokenizer = run(train_step('Train the tokenizer', TOKENIZER, out / 'tokenizer', data,
                                args.views[0], 64))
     options = f'tokenizer={tokenizer}',
-    checkpoint = run(train_step('Pre-train CAE', PRETRAIN, out / 'pretrain', data / 'train',
-                                args.views[1], 32, options))
+    checkpoint = run(train_step('Pre-train CAE', PRETRAIN, out / 'pretrain', data, args.views[1],
+                                32, options))
     measured = evaluate_steps(data, out, checkpoint)
-    results = {name: json.loads(run(step).read_text()) for name, step in measured.items()}
-    if measured:
-        for name, (train, test) in finetune_steps(data, out, checkpoint, args.views[2]).items():
-            run(train)
-            results[name] |= json.loads(run(test).read_text())
-    table = result_table(results) if measured else []
+    table = result_table({name: json.loads(run(step).read_text())
+                          for name, step in measured.items()}) if measured else []
     images = data / ('val' if measured else 'train')
     run(Step('Draw reconstructions', [
         'tools/reconstruct.py', PRETRAIN, checkpoint, '--images', images, '--out',

@@ -30,5 +30,5 @@ train_dataloader = dict(
 # A short run needs many steps: 8,000 images / 32 = 250 per epoch.
 optim_wrapper = dict(optimizer=dict(lr=1e-3, betas=(0.9, 0.95)))
 auto_scale_lr = dict(base_batch_size=32)
-train_cfg = dict(max_epochs=8)
-param_scheduler = dict(warmup_epochs=0.67)
+train_cfg = dict(max_epochs=10)
+param_scheduler = dict(warmup_epochs=1)
