@@ -34,8 +34,8 @@ def load_config(args: argparse.Namespace) -> Config:
 
     A top-level ``data_root``, changed by ``--data-root`` or ``--cfg-options``, is put wherever the
     data loaders, evaluators and hooks used the old one. A top-level ``tokenizer`` is the checkpoint
-    of ``model.target_generator``, ``pretrained`` that of ``model.backbone`` ('none': random weights),
-    and ``num_classes`` the number of classes of ``model.head`` and the data preprocessor.
+    of ``model.target_generator``. A changed ``pretrained`` is the checkpoint of ``model.backbone``
+    ('none': random weights), a changed ``num_classes`` that of ``model.head`` and the preprocessor.
 
     Raises:
         FileNotFoundError: when the config does not exist.
@@ -44,7 +44,7 @@ def load_config(args: argparse.Namespace) -> Config:
     if not Path(args.config).is_file():
         raise FileNotFoundError(f'there is no config {args.config}')
     cfg = Config.fromfile(args.config)
-    old_root = cfg.get('data_root')
+    old_root, old_pretrained, old_classes = map(cfg.get, ('data_root', 'pretrained', 'num_classes'))
     cfg.merge_from_dict(args.cfg_options or {})
     root = args.data_root or cfg.get('data_root')
     if root is not None and root != old_root:
@@ -53,12 +53,13 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.model.target_generator.init_cfg = dict(type='Pretrained', checkpoint=cfg.tokenizer)
     if getattr(args, 'pretrained', None) is not None:
         cfg.pretrained = args.pretrained
-    if cfg.get('pretrained') is not None:
+    if cfg.get('pretrained') != old_pretrained:
         if 'backbone' not in cfg.model:
             raise ValueError(f'pretrained={cfg.pretrained}: the model of {args.config} has no backbone')
+        options = cfg.model.backbone.get('init_cfg') or {}
         cfg.model.backbone.init_cfg = None if cfg.pretrained == 'none' else dict(
-            type='Pretrained', checkpoint=cfg.pretrained, prefix='backbone.')
-    if cfg.get('num_classes') is not None:
+            options, type='Pretrained', checkpoint=cfg.pretrained, prefix='backbone.')
+    if cfg.get('num_classes') != old_classes:
         for part in (cfg.model.get('head'), cfg.model.get('data_preprocessor'),
                      cfg.get('data_preprocessor')):
             if part is not None and 'num_classes' in part:

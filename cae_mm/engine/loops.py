@@ -32,7 +32,9 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
     def __init__(self, runner, dataloader, max_epochs: int, **kwargs):
         super().__init__(runner, dataloader, max_epochs, **kwargs)
         sampler, batch_size = self.dataloader.sampler, self.dataloader.batch_size
-        accumulated = runner.cfg.optim_wrapper.get('accumulative_counts', 1)
+        wrapper = runner.optim_wrapper  # which the runner builds after the loop
+        accumulated = (wrapper.get('accumulative_counts', 1) if isinstance(wrapper, dict)
+                       else getattr(wrapper, '_accumulative_counts', 1))
         if accumulated > 1 and hasattr(sampler, 'set_multiple'):
             sampler.set_multiple(accumulated * batch_size)
             self._max_iters = self._max_epochs * len(self.dataloader)

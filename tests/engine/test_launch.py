@@ -1,5 +1,6 @@
 """From a command line to a config that fits the data and the machine."""
 import argparse
+from pathlib import Path
 
 import pytest
 import torch
@@ -68,12 +69,23 @@ def test_pretrained(load):
     expected = dict(type='Pretrained', checkpoint='a.pth', prefix='backbone.')
     assert load('--cfg-options', 'pretrained=a.pth').model.backbone.init_cfg == expected
     assert load('--cfg-options', 'pretrained=none').model.backbone.init_cfg is None
+    more = load('--cfg-options', 'pretrained=a.pth', 'model.backbone.init_cfg.resize_rel_pos=True')
+    assert more.model.backbone.init_cfg == dict(expected, resize_rel_pos=True)
 
 
 def test_num_classes(load):
     cfg = load('--cfg-options', 'num_classes=10')
     assert (cfg.model.head.num_classes, cfg.data_preprocessor.num_classes) == (10, 10)
     assert load().model.head.num_classes == 5
+
+
+def test_what_is_named_in_full_is_not_overwritten():
+    config = Path(__file__).parents[2] / 'configs/cls/linear_cae_vits_90e.py'
+    cfg = launch.load_config(argparse.Namespace(
+        config=str(config), data_root=None, work_dir=None, launcher='none', cfg_options={
+            'model.backbone.init_cfg.checkpoint': 'mine.pth', 'model.head.num_classes': 7}))
+    assert cfg.model.backbone.init_cfg.checkpoint == 'mine.pth'
+    assert cfg.model.head.num_classes == 7
 
 
 def test_work_dir(load):

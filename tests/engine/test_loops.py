@@ -1,6 +1,7 @@
 """An interrupted run continues with the numbers of one that was not."""
 import pytest
 import torch
+from mmengine.config import Config
 
 EVERY_ITERATION = {'default_hooks.checkpoint': dict(
     type='SafeCheckpointHook', interval=1, by_epoch=False)}
@@ -40,6 +41,13 @@ def test_epochs_end_with_whole_accumulated_steps(toy_runner, tmp_path):
     resumed = toy_runner(load_from=str(tmp_path / 'work/iter_2.pth'), resume=True, **changes)
     resumed.train()
     assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_accumulation_of_a_built_optimizer(toy_runner):
+    runner = toy_runner(**{'train_dataloader.sampler.type': 'EpochSampler',
+                           'optim_wrapper.accumulative_counts': 2})
+    runner.optim_wrapper, runner.cfg = runner.build_optim_wrapper(runner.optim_wrapper), Config()
+    assert len(runner.build_train_loop(runner._train_loop).dataloader) == 2
 
 
 def test_too_few_images(toy_runner):
