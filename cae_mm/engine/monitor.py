@@ -117,7 +117,7 @@ class TrainingMonitor(RuntimeInfoHook):
         seconds = time.perf_counter() - self.window_start
         world = get_world_size()
         hub = runner.message_hub
-        rate = self.steps * runner.train_dataloader.batch_size * world / seconds
+        rate = self.steps * runner.train_dataloader.batch_sampler.batch_size * world / seconds
         hub.update_scalar('train/images_per_s', rate)
         hub.update_scalar('train/data_share', min(self.data_time / seconds, 1.))
         hub.update_scalar('train/progress', 100. * (runner.iter + 1) / runner.max_iters)
