@@ -2,6 +2,6 @@
 from .classes import ClassesHook
 from .hook import BadFilesHook
 from .reproducible import ReproducibleDataset
-from .sampler import EpochSampler
+from .sampler import EndlessSampler, EpochSampler
 
-__all__ = ['BadFilesHook', 'ClassesHook', 'EpochSampler', 'ReproducibleDataset']
+__all__ = ['BadFilesHook', 'ClassesHook', 'EndlessSampler', 'EpochSampler', 'ReproducibleDataset']

@@ -1,4 +1,6 @@
 """The order of the samples."""
+from itertools import count
+
 import torch
 from mmengine.dist import get_dist_info
 from mmpretrain.registry import DATA_SAMPLERS
@@ -63,3 +65,21 @@ class EpochSampler(Sampler):
 
     def __len__(self):
         return self.num_samples
+
+
+@DATA_SAMPLERS.register_module()
+class EndlessSampler(EpochSampler):
+    """The epochs of an :class:`EpochSampler` one after another, for training counted in iterations.
+
+    A batch may hold the end of one epoch and the start of the next.
+
+    Args: those of :class:`EpochSampler`.
+    """
+
+    def skip(self, num_samples):
+        """Start with the sample of this rank that ``num_samples`` others precede."""
+        self.epoch, self._start = divmod(num_samples, self.num_samples)
+
+    def __iter__(self):
+        for self.epoch in count(self.epoch):
+            yield from super().__iter__()

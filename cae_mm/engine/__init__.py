@@ -1,6 +1,6 @@
 """Optimisation, training loop, hooks and command line, registered in mmpretrain's registries."""
 from cae_mm.engine.checkpoint import AtomicLocalBackend, SafeCheckpointHook
-from cae_mm.engine.loops import ResumableEpochLoop
+from cae_mm.engine.loops import ResumableEpochLoop, ResumableIterLoop
 from cae_mm.engine.monitor import TrainingMonitor
 from cae_mm.engine.optim_wrapper import AutocastOptimWrapper
 from cae_mm.engine.optimizers import TimmLars
@@ -9,5 +9,6 @@ from cae_mm.engine.schedules import WarmupCosineLR
 
 __all__ = [
     'AtomicLocalBackend', 'AutocastOptimWrapper', 'LayerDecayOptimWrapperConstructor',
-    'ResumableEpochLoop', 'SafeCheckpointHook', 'TimmLars', 'TrainingMonitor', 'WarmupCosineLR'
+    'ResumableEpochLoop', 'ResumableIterLoop', 'SafeCheckpointHook', 'TimmLars', 'TrainingMonitor',
+    'WarmupCosineLR'
 ]

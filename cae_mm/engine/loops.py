@@ -1,11 +1,11 @@
-"""Training loop that continues where it stopped, with the same numbers."""
+"""Training loops that continue where they stopped, with the same numbers."""
 import random
 from itertools import islice
 
 import numpy as np
 import torch
 from mmengine.dist import get_rank
-from mmengine.runner import EpochBasedTrainLoop
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmpretrain.registry import LOOPS
 
 
@@ -67,9 +67,30 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
 
     def run_iter(self, idx, data_batch) -> None:
         """Seed the random generators and train one batch."""
-        seed = np.random.SeedSequence((self.runner.seed, self._iter, get_rank()))
-        words = seed.generate_state(3)
-        random.seed(int(words[0]))
-        np.random.seed(words[1])
-        torch.manual_seed(int(words[2]))
+        seed_iteration(self.runner.seed, self._iter)
         super().run_iter(idx, data_batch)
+
+
+@LOOPS.register_module()
+class ResumableIterLoop(IterBasedTrainLoop):
+    """An IterBasedTrainLoop whose iterations do not depend on interruptions.
+
+    The random generators are seeded as in :class:`ResumableEpochLoop`. With an ``EndlessSampler`` and
+    a ``ReproducibleDataset`` the batches go on where they stopped too. Where gradients accumulate
+    over several batches, let checkpoints be written after whole steps.
+
+    Args: those of :class:`mmengine.runner.IterBasedTrainLoop`.
+    """
+
+    def run_iter(self, data_batch) -> None:
+        """Seed the random generators and train one batch."""
+        seed_iteration(self.runner.seed, self._iter)
+        super().run_iter(data_batch)
+
+
+def seed_iteration(seed: int, iteration: int) -> None:
+    """Seed Python, numpy and torch from (seed, iteration, rank)."""
+    words = np.random.SeedSequence((seed, iteration, get_rank())).generate_state(3)
+    random.seed(int(words[0]))
+    np.random.seed(words[1])
+    torch.manual_seed(int(words[2]))
