@@ -3,13 +3,12 @@ from cae_mm.models.cae import ContextAutoencoder
 from cae_mm.models.data_preprocessor import CAEDataPreprocessor
 from cae_mm.models.decoder import CAEDecoder
 from cae_mm.models.heads import AttentiveProbeHead
-from cae_mm.models.necks import Float32Maps, ViTFeaturePyramid
+from cae_mm.models.necks import ViTFeaturePyramid
 from cae_mm.models.regressor import LatentContextualRegressor
 from cae_mm.models.targets import DALLETokenizer, DiscreteVAE, PixelTarget
 from cae_mm.models.vit import CAEViT
 
 __all__ = [
     'AttentiveProbeHead', 'CAEDataPreprocessor', 'CAEDecoder', 'CAEViT', 'ContextAutoencoder',
-    'DALLETokenizer', 'DiscreteVAE', 'Float32Maps', 'LatentContextualRegressor', 'PixelTarget',
-    'ViTFeaturePyramid'
+    'DALLETokenizer', 'DiscreteVAE', 'LatentContextualRegressor', 'PixelTarget', 'ViTFeaturePyramid'
 ]

@@ -43,16 +43,3 @@ class ViTFeaturePyramid(BaseModule):
                              "out_type='featmap' and four out_indices")
         first, second, third, fourth = inputs
         return self.upsample4(first), self.upsample2(second), third, self.downsample2(fourth)
-
-
-@MODELS.register_module()
-class Float32Maps(BaseModule):
-    """Give the maps of a neck to the heads in float32, whatever autocast made of them.
-
-    mmdet's RoI extractors convert the boxes to the type of the maps, where bfloat16 has steps of 8
-    pixels at 1024, and mmcv's RoIAlign has no bfloat16. Convolutions in the heads are autocast again.
-    """
-
-    def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The same maps, in float32."""
-        return tuple(x.float() for x in inputs)

@@ -12,7 +12,6 @@ model = dict(
     neck=[
         dict(type='mmpretrain.ViTFeaturePyramid', in_channels=1024),
         dict(type='FPN', in_channels=[1024] * 4, out_channels=256, num_outs=5),
-        dict(type='mmpretrain.Float32Maps'),
     ])
 optim_wrapper = dict(
     optimizer=dict(lr=2e-4),

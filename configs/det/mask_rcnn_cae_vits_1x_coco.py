@@ -10,5 +10,4 @@ model = dict(
     neck=[
         dict(type='mmpretrain.ViTFeaturePyramid', in_channels=384),
         dict(type='FPN', in_channels=[384] * 4, out_channels=256, num_outs=5),
-        dict(type='mmpretrain.Float32Maps'),
     ])

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from cae_mm.engine import AutocastOptimWrapper
+from cae_mm.engine.optim_wrapper import to_float32
 
 
 def make(**kwargs):
@@ -17,6 +18,24 @@ def test_precision_on_cpu(amp, dtype):
     layer, wrapper = make(amp=amp)
     with wrapper.optim_context(layer):
         assert layer(torch.ones(1, 3)).dtype == dtype
+
+
+def test_parts_give_float32_to_what_follows():
+    neck, head = torch.nn.Linear(3, 2), torch.nn.Linear(2, 2)
+    model = torch.nn.Sequential()
+    model.neck, model.head = neck, head
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    with AutocastOptimWrapper(sgd, amp=True, float32_outputs=['neck']).optim_context(model):
+        maps = neck(torch.ones(1, 3))
+        assert maps.dtype == torch.float32 and head(maps).dtype == torch.bfloat16
+    with torch.autocast('cpu', torch.bfloat16):
+        assert neck(torch.ones(1, 3)).dtype == torch.bfloat16  # the hook is gone
+    maps = [torch.ones(1).bfloat16()], torch.ones(1).bfloat16()
+    ([first], second) = to_float32(None, None, maps)
+    assert first.dtype == second.dtype == torch.float32
+    wrong = AutocastOptimWrapper(sgd, amp=True, float32_outputs=['rpn_head'])
+    with pytest.raises(ValueError, match='rpn_head.*Sequential has no rpn_head, but neck, head'):
+        wrong.optim_context(model).__enter__()
 
 
 def test_float16_is_left_to_mmengine():

@@ -1,4 +1,4 @@
-# Mask R-CNN on CAE ViT-B. mmdet's but for the backbone, the pyramid and the precision of the maps.
+# Mask R-CNN on CAE ViT-B. All of it is mmdet's but the backbone and the feature pyramid.
 num_classes = 80
 pretrained = 'work_dirs/cae_vitb_800e/epoch_800.pth'
 
@@ -21,7 +21,6 @@ model = dict(
     neck=[
         dict(type='mmpretrain.ViTFeaturePyramid', in_channels=768),
         dict(type='FPN', in_channels=[768] * 4, out_channels=256, num_outs=5),
-        dict(type='mmpretrain.Float32Maps'),
     ],
     rpn_head=dict(
         type='RPNHead', in_channels=256, feat_channels=256,

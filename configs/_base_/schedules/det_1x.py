@@ -4,7 +4,9 @@ default_scope = 'mmdet'
 
 # Keys that change results.
 optim_wrapper = dict(
-    type='mmpretrain.AutocastOptimWrapper',  # bfloat16, where the authors have float16 (apex O1)
+    # bfloat16, where the authors have float16 (apex O1), but not for what boxes are computed with: mmdet
+    # converts boxes to the type of the maps, and mmcv's operators have no bfloat16.
+    type='mmpretrain.AutocastOptimWrapper', float32_outputs=('neck', 'rpn_head'),
     constructor='mmpretrain.LayerDecayOptimWrapperConstructor',
     # 3e-4 is for 32 images per step, and of the neck and the heads; no gradient clipping.
     optimizer=dict(type='AdamW', lr=3e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
