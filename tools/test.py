@@ -33,7 +33,7 @@ def main() -> None:
                          'val_dataloader. For a pre-trained backbone see tools/knn.py')
     cfg.resume, cfg.load_from = False, args.checkpoint
     launch.start_processes(cfg)
-    runner = launch.build_runner(cfg)
+    runner = launch.build_runner(cfg, part)
     if args.out and args.out.endswith('.pkl'):
         getattr(runner, f'{part}_evaluator').metrics.append(DumpResults(out_file_path=args.out))
     metrics = getattr(runner, part)()

@@ -55,7 +55,7 @@ def main() -> None:
     cfg = launch.load_config(args)
     merge_args(cfg, args)
     launch.start_processes(cfg)
-    launch.build_runner(cfg).train()
+    launch.build_runner(cfg, 'train', 'val').train()
     launch.end_processes()
 
 

@@ -1,7 +1,10 @@
 """What the command-line tools share: options, the config they make, processes and threads."""
 import argparse
+import atexit
+import importlib
+import importlib.util
 import os
-from collections.abc import Iterator
+import sys
 from pathlib import Path
 
 import torch
@@ -10,8 +13,20 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-DATA_KEYS = LOADERS + ('val_evaluator', 'test_evaluator', 'custom_hooks', 'default_hooks')
+from cae_mm.datasets.annotations import check_annotations
+from cae_mm.engine.overrides import (
+    LOADERS,
+    SIZES,
+    dicts,
+    set_classes,
+    set_data_root,
+    set_num_classes,
+    set_pretrained,
+    set_size,
+)
+
+# The package of a config's scope, and the extra that installs it.
+PACKAGES = dict(mmdet='det', mmseg='seg')
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
@@ -32,38 +47,40 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
 def load_config(args: argparse.Namespace) -> Config:
     """Read the config of parsed options and fit it to the data, the tokenizer and this machine.
 
-    A top-level ``data_root``, changed by ``--data-root`` or ``--cfg-options``, is put wherever the
-    data loaders, evaluators and hooks used the old one. A top-level ``tokenizer`` is the checkpoint
-    of ``model.target_generator``. A changed ``pretrained`` is the checkpoint of ``model.backbone``
-    ('none': random weights), a changed ``num_classes`` that of ``model.head`` and the preprocessor.
+    Top-level settings are put where they belong: a changed ``data_root`` wherever the data loaders,
+    evaluators and hooks used the old one; ``tokenizer``, the checkpoint of ``model.target_generator``;
+    a changed ``pretrained``, the checkpoint of the backbone ('none': random weights); a changed
+    ``num_classes`` in all of the model; ``classes``, see ``set_classes``; changed sizes of images
+    wherever their old values stood.
 
     Raises:
-        FileNotFoundError: when the config does not exist.
-        ValueError: when the config has no part that an option is for.
+        FileNotFoundError: when the config, or the file of ``classes``, does not exist.
+        ImportError: when what detection or segmentation needs is not installed.
+        ValueError: when the config has no part that an option is for; see also ``set_classes``.
     """
     if not Path(args.config).is_file():
         raise FileNotFoundError(f'there is no config {args.config}')
     cfg = Config.fromfile(args.config)
-    old_root, old_pretrained, old_classes = map(cfg.get, ('data_root', 'pretrained', 'num_classes'))
+    check_packages(cfg)
+    old_root, old_pretrained, old_number = map(cfg.get, ('data_root', 'pretrained', 'num_classes'))
+    old_sizes = {key: cfg[key] for key in SIZES if key in cfg}
     cfg.merge_from_dict(args.cfg_options or {})
     root = args.data_root or cfg.get('data_root')
     if root is not None and root != old_root:
-        _replace_data_root(cfg, root, old_root)
+        set_data_root(cfg, root, old_root)
     if cfg.get('tokenizer') is not None:
         cfg.model.target_generator.init_cfg = dict(type='Pretrained', checkpoint=cfg.tokenizer)
     if getattr(args, 'pretrained', None) is not None:
         cfg.pretrained = args.pretrained
     if cfg.get('pretrained') != old_pretrained:
-        if 'backbone' not in cfg.model:
-            raise ValueError(f'pretrained={cfg.pretrained}: the model of {args.config} has no backbone')
-        options = cfg.model.backbone.get('init_cfg') or {}
-        cfg.model.backbone.init_cfg = None if cfg.pretrained == 'none' else dict(
-            options, type='Pretrained', checkpoint=cfg.pretrained, prefix='backbone.')
-    if cfg.get('num_classes') != old_classes:
-        for part in (cfg.model.get('head'), cfg.model.get('data_preprocessor'),
-                     cfg.get('data_preprocessor')):
-            if part is not None and 'num_classes' in part:
-                part.num_classes = cfg.num_classes
+        set_pretrained(cfg)
+    if cfg.get('classes') is not None:
+        set_classes(cfg, old_number)
+    elif cfg.get('num_classes') != old_number:
+        set_num_classes(cfg, old_number)
+    for key, old in old_sizes.items():
+        if cfg[key] != old:
+            set_size(cfg, key, old)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -78,6 +95,25 @@ def load_config(args: argparse.Namespace) -> Config:
         if not torch.cuda.is_available():
             cfg[key].pin_memory = False
     return cfg
+
+
+def check_packages(cfg: Config) -> None:
+    """Refuse a detection or segmentation config where its package or mmcv's operators are missing.
+
+    Raises:
+        ImportError: naming what is missing and how to install it.
+    """
+    scope = cfg.get('default_scope')
+    if scope not in PACKAGES:
+        return
+    if importlib.util.find_spec(scope) is None:
+        raise ImportError(f'{cfg.filename} needs {scope}, which is not installed: '
+                          f"pip install -e '.[{PACKAGES[scope]}]'")
+    try:
+        importlib.import_module('mmcv._ext')
+    except ImportError as error:
+        raise ImportError(f"{cfg.filename} needs mmcv's compiled operators ({error}): make ops, in this "
+                          'environment and after each change of its PyTorch') from error
 
 
 def start_processes(cfg: Config) -> None:
@@ -104,14 +140,23 @@ def start_processes(cfg: Config) -> None:
         type='MMDistributedDataParallel', broadcast_buffers=False,
         find_unused_parameters=cfg.get('find_unused_parameters', False)))
     cfg.model_wrapper_cfg.device_ids = None
-    for node in _dicts(cfg.model):
+    for node in dicts(cfg.model):
         if node.get('type') == 'SyncBN':
             node['type'] = 'BN'
 
 
-def build_runner(cfg: Config) -> Runner:
-    """Build the config's runner; on GPUs, ``compile_model = True`` compiles the model's forward."""
+def build_runner(cfg: Config, *parts: str) -> Runner:
+    """Build the config's runner; on GPUs, ``compile_model = True`` compiles the model's forward.
+
+    Args:
+        cfg (Config): see ``load_config``.
+        *parts (str): 'train', 'val' or 'test': what will run, whose annotations are checked first.
+
+    Raises:
+        FileNotFoundError, ValueError: see ``check_annotations``.
+    """
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    check_annotations(cfg, *parts)
     if cfg.get('compile_model') and torch.cuda.is_available():
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         model.compile_forward()
@@ -119,36 +164,18 @@ def build_runner(cfg: Config) -> Runner:
 
 
 def end_processes() -> None:
-    """Close the process group; without it some finished processes abort while they exit."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    """Close the process group and, after a distributed run on CPUs, end this process with status 0.
 
-
-def _dicts(node) -> Iterator[dict]:
-    if isinstance(node, dict):
-        yield node
-        node = node.values()
-    elif not isinstance(node, (list, tuple)):
+    gloo's threads live as long as DDP's reducer, that is, to the end. One that lets go of a tensor
+    while the interpreter is taken down aborts the process ("terminate called without an active
+    exception"), now and then. So the interpreter is not taken down, after all that it has to do at exit.
+    """
+    if not torch.distributed.is_initialized():
         return
-    for child in node:
-        yield from _dicts(child)
-
-
-def _replace_data_root(cfg: Config, root: str, old_root: str | None) -> None:
-    old = old_root.rstrip('/') if old_root else None
-
-    def moved(key, value):
-        if isinstance(value, str):
-            if old is None:
-                return root if key == 'data_root' else value
-            if value.rstrip('/') == old:
-                return root
-            if value.startswith(old + '/'):
-                return str(Path(root) / value[len(old) + 1:])
-        return value
-
-    cfg.data_root = root
-    for section in DATA_KEYS:
-        for node in _dicts(cfg.get(section)):
-            for key, value in node.items():
-                node[key] = moved(key, value)
+    uses_gloo = torch.distributed.get_backend() == 'gloo'
+    torch.distributed.destroy_process_group()
+    if uses_gloo:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

@@ -1,12 +1,14 @@
 """From a command line to a config that fits the data and the machine."""
 import argparse
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
 
-from cae_mm.engine import launch
+from cae_mm.engine import launch, overrides
 
 CONFIG = """
 data_root = 'data/birds/'
@@ -50,7 +52,7 @@ def test_data_root_is_moved_everywhere(load, options):
 
 def test_data_root_of_a_config_without_one():
     cfg = Config(dict(train_dataloader=dict(dataset=dict(data_root='a', ann_file='a/b'))))
-    launch._replace_data_root(cfg, '/new', None)
+    overrides.set_data_root(cfg, '/new', None)
     assert cfg.train_dataloader.dataset == dict(data_root='/new', ann_file='a/b')
 
 
@@ -133,3 +135,24 @@ def test_threads_are_shared_out(load, on_cpu, monkeypatch):
     monkeypatch.setattr(torch, 'set_num_threads', threads.append)
     launch.start_processes(load())
     assert threads == [2]
+
+
+LATE = """
+import atexit, os, torch
+from cae_mm.engine import launch
+
+class Late:
+    def __del__(self, exit=os._exit):
+        exit(3)  # where gloo's threads abort the process
+
+late = Late()
+atexit.register(print, 'at exit')
+torch.distributed.init_process_group('gloo', init_method='file://RENDEZVOUS', rank=0, world_size=1)
+launch.end_processes()
+"""
+
+
+def test_a_gloo_process_ends_before_the_interpreter_is_taken_down(tmp_path):
+    script = LATE.replace('RENDEZVOUS', str(tmp_path / 'rendezvous'))
+    ended = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, 'at exit\n'), ended.stderr
