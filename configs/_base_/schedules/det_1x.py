@@ -21,5 +21,7 @@ param_scheduler = [
 train_cfg = dict(type='mmpretrain.ResumableEpochLoop', max_epochs=12)
 
 # Keys that do not.
-default_hooks = dict(checkpoint=dict(interval=1))
+default_hooks = dict(
+    checkpoint=dict(interval=1),
+    annotation_check=dict(type='mmpretrain.AnnotationCheckHook'))
 visualizer = dict(type='DetLocalVisualizer')

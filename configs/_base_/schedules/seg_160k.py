@@ -22,6 +22,7 @@ train_cfg = dict(type='mmpretrain.ResumableIterLoop', max_iters=160000, val_inte
 default_hooks = dict(
     logger=dict(log_metric_by_epoch=False),
     checkpoint=dict(by_epoch=False, interval=16000, max_keep_ckpts=2),
+    annotation_check=dict(type='mmpretrain.AnnotationCheckHook'),
     visualization=dict(type='SegVisualizationHook'))
 log_processor = dict(by_epoch=False)
 visualizer = dict(type='SegLocalVisualizer')
