@@ -4,7 +4,7 @@ from pathlib import Path
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 
@@ -157,7 +157,9 @@ class StrictLoadHook(Hook):
         Raises:
             RuntimeError: naming what is missing, unexpected or of another shape.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
         given = {k.removeprefix('module.'): v for k, v in checkpoint['state_dict'].items()}
         problems = compare(model.state_dict(), given)
         if problems:

@@ -1,6 +1,4 @@
 """The order of the samples."""
-from itertools import count
-
 import torch
 from mmengine.dist import get_dist_info
 from mmpretrain.registry import DATA_SAMPLERS
@@ -81,5 +79,6 @@ class EndlessSampler(EpochSampler):
         self.epoch, self._start = divmod(num_samples, self.num_samples)
 
     def __iter__(self):
-        for self.epoch in count(self.epoch):
+        while True:
             yield from super().__iter__()
+            self.epoch += 1

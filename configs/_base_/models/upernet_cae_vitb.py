@@ -21,6 +21,7 @@ model = dict(
     decode_head=dict(
         type='UPerHead', in_channels=[768] * 4, in_index=[0, 1, 2, 3], pool_scales=(1, 2, 3, 6),
         channels=768, dropout_ratio=0.1, num_classes=150, norm_cfg=norm_cfg, align_corners=False,
+        # The mean over all pixels, the ignored ones included, as in the official code.
         loss_decode=dict(type='CrossEntropyLoss')),
     auxiliary_head=dict(
         type='FCNHead', in_channels=768, in_index=2, channels=256, num_convs=1, concat_input=False,
