@@ -10,7 +10,7 @@ model = dict(
         arch='large', out_indices=(7, 11, 15, 23), layer_scale_init_value=1e-5,
         init_cfg=dict(checkpoint=pretrained)),
     neck=[
-        dict(type='mmpretrain.ViTFeaturePyramid', in_channels=1024),
+        dict(type='mmpretrain.ViTFeaturePyramid', in_channels=1024, norm_cfg=dict(type='SyncBN')),
         dict(type='FPN', in_channels=[1024] * 4, out_channels=256, num_outs=5),
     ])
 optim_wrapper = dict(

@@ -8,6 +8,6 @@ pretrained = 'work_dirs/cae_vits_300e/epoch_300.pth'
 model = dict(
     backbone=dict(arch='small', init_cfg=dict(checkpoint=pretrained)),
     neck=[
-        dict(type='mmpretrain.ViTFeaturePyramid', in_channels=384),
+        dict(type='mmpretrain.ViTFeaturePyramid', in_channels=384, norm_cfg=dict(type='SyncBN')),
         dict(type='FPN', in_channels=[384] * 4, out_channels=256, num_outs=5),
     ])

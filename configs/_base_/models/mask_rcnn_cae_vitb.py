@@ -19,7 +19,7 @@ model = dict(
         with_cp=True,  # changes no result, takes less memory and more time
         init_cfg=dict(type='Pretrained', checkpoint=pretrained, prefix='backbone.')),
     neck=[
-        dict(type='mmpretrain.ViTFeaturePyramid', in_channels=768),
+        dict(type='mmpretrain.ViTFeaturePyramid', in_channels=768, norm_cfg=dict(type='SyncBN')),
         dict(type='FPN', in_channels=[768] * 4, out_channels=256, num_outs=5),
     ],
     rpn_head=dict(
