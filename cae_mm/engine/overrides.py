@@ -71,6 +71,8 @@ def set_num_classes(cfg: Config, old_number: int | None) -> None:
 def set_size(cfg: Config, key: str, old: Sequence) -> None:
     """Put ``cfg[key]``, of images in pixels, wherever the data loaders and the model had ``old``.
 
+    Sliding windows that overlapped by a third, as those of mmseg's configs, still do.
+
     Raises:
         ValueError: when it is nested otherwise than ``old``.
     """
@@ -80,6 +82,9 @@ def set_size(cfg: Config, key: str, old: Sequence) -> None:
         raise ValueError(f'{key}={cfg[key]}: write it like {old}') from error
     for section in (*LOADERS, 'model'):
         for node in dicts(cfg.get(section)):
+            slides = 'stride' in node and node.get('crop_size') == old
+            if slides and node.stride == tuple(side * 2 // 3 for side in old):
+                node.stride = tuple(side * 2 // 3 for side in cfg[key])
             for name, value in node.items():
                 if value == old:
                     node[name] = cfg[key]
