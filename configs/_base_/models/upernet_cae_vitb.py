@@ -11,8 +11,9 @@ model = dict(
         # The window of the relative position bias is fixed: smaller test images are filled up to it.
         test_cfg=dict(size=(512, 512))),
     backbone=dict(
-        type='mmpretrain.CAEViT', arch='base', img_size=512, patch_size=16, out_type='featmap',
-        out_indices=(3, 5, 7, 11), final_norm=False, drop_path_rate=0.1, layer_scale_init_value=0.1,
+        type='mmpretrain.CAEViT', arch='base', img_size=(512, 512), patch_size=16,
+        out_type='featmap', out_indices=(3, 5, 7, 11), final_norm=False, drop_path_rate=0.1,
+        layer_scale_init_value=0.1,
         # One per block, trained from zero beside the fixed positions, as in the official code; those
         # of a checkpoint, such as a fine-tuned classifier's of 14 x 14 patches, are resized.
         use_rel_pos_bias=True,
@@ -27,5 +28,6 @@ model = dict(
         type='FCNHead', in_channels=768, in_index=2, channels=256, num_convs=1, concat_input=False,
         dropout_ratio=0.1, num_classes=150, norm_cfg=norm_cfg, align_corners=False,
         loss_decode=dict(type='CrossEntropyLoss', loss_weight=0.4)),
+    # Windows overlap by a third.
     test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)))
 del norm_cfg
