@@ -77,8 +77,8 @@ class ReproducibleDataset(Dataset):
         return self.dataset.metainfo
 
     def get_data_info(self, index):
-        """What the wrapped dataset knows of a file before reading it."""
-        return self.dataset.get_data_info(index)
+        """What the wrapped dataset knows of a file before reading it, in any epoch."""
+        return self.dataset.get_data_info(index % len(self))
 
     def __len__(self):
         return len(self.dataset)

@@ -39,13 +39,15 @@ test_pipeline = [
 ]
 train_dataloader = dict(
     batch_size=4,  # per GPU: 32 images per step = 8 GPUs x 4 (official: 16 GPUs x 2)
-    sampler=dict(type='DefaultSampler', shuffle=True),
+    sampler=dict(type='mmpretrain.EpochSampler', round_up=True),
     # Images that stand and images that lie are in different batches, which are padded less then.
     batch_sampler=dict(type='AspectRatioBatchSampler'),
     dataset=dict(
-        type='CocoDataset', data_root=data_root, ann_file='annotations/instances_train2017.json',
-        data_prefix=dict(img='train2017/'), pipeline=train_pipeline,
-        filter_cfg=dict(filter_empty_gt=True, min_size=32)),
+        type='mmpretrain.ReproducibleDataset',
+        dataset=dict(
+            type='CocoDataset', data_root=data_root,
+            ann_file='annotations/instances_train2017.json', data_prefix=dict(img='train2017/'),
+            pipeline=train_pipeline, filter_cfg=dict(filter_empty_gt=True, min_size=32))),
     # Keys that do not.
     num_workers=4,
     persistent_workers=True,
