@@ -22,7 +22,7 @@ PRETRAIN = {
     'cae_vitb_300e_dvae': 148.68, 'cae_vitb_300e_pixels': 142.97,
     'cae_vitt_eurosat': 4.59, 'cae_vitt_flowers': 4.64, 'cae_vitt_demo': 2.08,
 }
-TOKENIZERS = {'dvae_imagenet': 97.62, 'dvae_eurosat': 0.27, 'dvae_demo': 0.27}
+TOKENIZERS = {'dvae_imagenet': 97.62, 'dvae_eurosat': 0.27, 'dvae_camvid': 0.27, 'dvae_demo': 0.27}
 
 
 def build(model):
