@@ -54,7 +54,8 @@ def get_model(name: str, pretrained: str | Path | None = None, **kwargs) -> CAEV
 def register_configs() -> None:
     """Add our configs to mmpretrain's hub, where its get_model, list_models and inferencers look.
 
-    Those load ``pretrained`` by mmengine, which only warns of keys that do not fit: give them a
+    Not those of detectors and segmentors: the hub builds mmpretrain's models only. It loads
+    ``pretrained`` by mmengine, which only warns of keys that do not fit: give it a
     checkpoint of the same model, trained here or written by tools/convert.py. The index is in the
     root of a checkout, or in the package when that was installed from a wheel.
     """
@@ -62,4 +63,5 @@ def register_configs() -> None:
     root = package / '.mim' if (package / '.mim').is_dir() else package.parent
     # The hub refuses a name that it has; this package may be imported anew.
     if not ModelHub.has('cae_vitb_300e'):
-        ModelHub.register_model_index(root / 'model-index.yml', config_prefix=root)
+        for task in ('pretrain', 'cls'):
+            ModelHub.register_model_index(root / 'configs' / task / 'metafile.yml', config_prefix=root)
