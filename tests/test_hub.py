@@ -115,7 +115,7 @@ def test_mmpretrain_extracts_features_with_our_encoder(picture, tmp_path):
 
 
 def test_an_installed_package_has_the_configs(tmp_path):
-    """Built as for a wheel; also, importing works without detection and segmentation, and loads no figures."""
+    """Built as for a wheel; also, importing needs neither mmdet nor mmseg, and loads no figures."""
     lib = tmp_path / 'lib'
     subprocess.run([sys.executable, 'setup.py', '-q', 'build', '--build-base', tmp_path / 'build',
                     '--build-lib', lib], cwd=ROOT, check=True)
