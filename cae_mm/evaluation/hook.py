@@ -48,7 +48,9 @@ class KNNHook(Hook):
         if is_main_process():
             model = runner.model.module if is_model_wrapper(runner.model) else runner.model
             preprocess = rgb_preprocess(model.data_preprocessor)
-            results = measure(model.backbone, preprocess, **self.settings)
+            results = {name: value  # but for the sweep by which the probe chose its penalty
+                       for name, value in measure(model.backbone, preprocess, **self.settings).items()
+                       if 'held_out' not in name}
             runner.logger.info(f'Epoch {runner.epoch + 1}: ' + ', '.join(
                 f'{name} {value:.4g}' for name, value in results.items()))
             runner.visualizer.add_scalars(results, step=runner.epoch + 1)

@@ -55,6 +55,7 @@ def test_hook_measures_and_changes_nothing(train, folder):
     measured = [record for record in records if 'knn/top1_k5' in record]
     assert [record['step'] for record in measured] == [2, 3]  # every second epoch, and the last
     assert all(0 <= measured[0][key] <= 100 for key in ('knn/top1_k1', 'linear/top1'))
+    assert not any('held_out' in key for key in measured[0])
 
 
 def test_interval_below_one(folder):
