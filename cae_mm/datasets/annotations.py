@@ -3,7 +3,7 @@ import os
 from collections.abc import Iterator
 
 from mmengine.config import Config, ConfigDict
-from mmengine.dist import is_main_process
+from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS
 from mmengine.runner import BaseLoop
@@ -14,10 +14,10 @@ from .label_maps import check_label_maps, check_labels
 
 
 def check_annotations(cfg: Config, *parts: str) -> None:
-    """Check the COCO and ADE20K data sets of a config, on the main process, before they are built.
+    """Check the COCO and ADE20K data sets of a config before they are built.
 
     mmdet drops annotations that do not fit, in silence, and when nothing is left, both it and mmseg fail
-    with an error that names nothing.
+    with an error that names nothing. The main process checks, the others wait for it.
 
     Args:
         cfg (Config): its default scope is in force.
@@ -27,27 +27,27 @@ def check_annotations(cfg: Config, *parts: str) -> None:
         FileNotFoundError, ValueError: see ``check_coco``, ``check_label_maps``.
         ValueError: when a metric reads other annotations than its data set.
     """
-    for part in parts:
-        loader = cfg.get(f'{part}_dataloader')
-        if loader is None or not is_main_process():
+    for part in parts if is_main_process() else ():
+        if cfg.get(f'{part}_dataloader') is None:
             continue
         files = []
-        for settings in leaf_datasets(loader.dataset):
+        for settings in leaf_datasets(cfg[f'{part}_dataloader'].dataset):
             with DATASETS.switch_scope_and_registry(None) as registry:
                 kind = registry.get(settings.type)
-                dataset = dict(settings, lazy_init=True, pipeline=[])
+                options = dict(settings, lazy_init=True, pipeline=[])
                 if hasattr(kind, 'COCOAPI'):
-                    dataset = registry.build(dataset)
+                    dataset = registry.build(options)
                     check_coco(dataset, any(step.get('with_mask') for step in settings.pipeline))
                     files.append(dataset.ann_file)
                 elif hasattr(kind, 'get_label_map'):
-                    check_label_maps(registry.build(dataset))
-        evaluators = cfg.get(f'{part}_evaluator') or []
-        for metric in evaluators if isinstance(evaluators, list) else [evaluators]:
+                    check_label_maps(registry.build(options))
+        metrics = cfg.get(f'{part}_evaluator') or []
+        for metric in metrics if isinstance(metrics, list) else [metrics]:
             other = metric.get('ann_file')
             if len(files) == 1 and other and os.path.realpath(other) != os.path.realpath(files[0]):
                 raise ValueError(f'{part}_evaluator.ann_file={other}, but the pictures are those of '
                                  f'{files[0]}: --cfg-options {part}_evaluator.ann_file={files[0]}')
+    barrier()
 
 
 def leaf_datasets(settings: ConfigDict) -> Iterator[ConfigDict]:

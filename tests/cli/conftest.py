@@ -1,4 +1,4 @@
-"""A config of a few seconds: CAE with pixel targets on 24 pictures of 16 x 16."""
+"""Configs of a few seconds: CAE on pictures of 16 x 16, Mask R-CNN and UperNet on scenes of digits."""
 import os
 import runpy
 import subprocess
@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from cae_mm.models import CAEViT
+from tools import make_demo_data as demo
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -36,6 +39,49 @@ train_cfg = dict(max_epochs=2)
 param_scheduler = dict(warmup_epochs=1)
 default_hooks = dict(
     logger=dict(interval=1), checkpoint=dict(interval=5, by_epoch=False, max_keep_ckpts=1))
+"""
+# Running statistics that do not move: several processes on CPUs do not share them.
+NORM = "dict(type='SyncBN', momentum=0.)"
+ENCODER = dict(arch=dict(embed_dims=24, num_layers=4, num_heads=2), img_size=64, patch_size=8)
+DETECTOR = """
+_base_ = ['{root}/configs/det/mask_rcnn_cae_vitb_1x_coco.py']
+backbone = dict(out_indices=(0, 1, 2, 3), **{encoder})
+backbone['arch']['_delete_'] = True
+model = dict(
+    backbone=backbone,
+    neck=[
+        dict(type='mmpretrain.ViTFeaturePyramid', in_channels=24, norm_cfg={norm}),
+        dict(type='FPN', in_channels=[24] * 4, out_channels=32, num_outs=5)],
+    rpn_head=dict(in_channels=32, feat_channels=32),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=32),
+        bbox_head=dict(num_shared_convs=1, in_channels=32, conv_out_channels=32, fc_out_channels=32,
+                       norm_cfg={norm}),
+        mask_roi_extractor=dict(out_channels=32),
+        mask_head=dict(num_convs=1, in_channels=32, conv_out_channels=32)))
+train_dataloader = dict(
+    batch_size=2, num_workers=0, dataset=dict(dataset=dict(
+        ann_file='annotations/instances_train.json', data_prefix=dict(img='train'))))
+val_dataloader = dict(num_workers=0, dataset=dict(
+    ann_file='annotations/instances_val.json', data_prefix=dict(img='val')))
+val_evaluator = dict(ann_file='data/coco/annotations/instances_val.json')
+test_dataloader, test_evaluator = val_dataloader, val_evaluator
+train_cfg = dict(max_epochs=2)
+default_hooks = dict(logger=dict(interval=1))
+"""
+SEGMENTOR = """
+_base_ = ['{root}/configs/seg/upernet_cae_vitb_160k_ade20k.py']
+backbone = dict(out_indices=(0, 1, 2, 3), **{encoder})
+backbone['arch']['_delete_'] = True
+model = dict(
+    backbone=backbone, neck=dict(in_channels=24, norm_cfg={norm}),
+    decode_head=dict(in_channels=[24] * 4, channels=24, norm_cfg={norm}),
+    auxiliary_head=dict(in_channels=24, channels=24, norm_cfg={norm}))
+train_dataloader = dict(num_workers=0)
+val_dataloader = dict(num_workers=0)
+test_dataloader = val_dataloader
+train_cfg = dict(max_iters=4, val_interval=4)
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=2))
 """
 INTERRUPTION = '''
 import os
@@ -102,3 +148,31 @@ def call_tool(tmp_path, monkeypatch):
     threads = torch.get_num_threads()
     yield call
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope='session')
+def scenes(tmp_path_factory):
+    """A directory with four training and four validation pictures in COCO's and in ADE20K's layout."""
+    root, rng = tmp_path_factory.mktemp('scenes'), np.random.default_rng(0)
+    scans, photographs = demo.load_scans(0.2), [np.full((128, 128, 3), 90, np.uint8)]
+    for split in ('train', 'val'):
+        drawn = [demo.make_scene(*scans[split], photographs, rng) for _ in range(4)]
+        demo.write_coco(root / 'coco', split, drawn)
+        demo.write_ade(root / 'ade', split, drawn)
+    return root
+
+
+@pytest.fixture(params=['det', 'seg'])
+def dense(request, scenes, tmp_path):
+    """Path of the config, the options that fit it to the pictures, and an encoder with its file."""
+    det = request.param == 'det'
+    config = tmp_path / f'{tmp_path.name}.py'
+    config.write_text((DETECTOR if det else SEGMENTOR).format(root=ROOT, encoder=ENCODER, norm=NORM))
+    encoder = {f'backbone.{name}': value for name, value in CAEViT(**ENCODER).state_dict().items()}
+    torch.save(dict(state_dict=encoder), tmp_path / 'encoder.pth')
+    data = scenes / ('coco' if det else 'ade')
+    names = data / ('annotations/instances_train.json' if det else 'classes.txt')
+    options = ['--data-root', data, '--cfg-options', f'classes={names}', *(
+        ['train_scales=[(128,128)]', 'crop_scales=[(160,160)]', 'crop_size=(48,96)',
+         'test_scale=(128,128)'] if det else ['crop_size=(64,64)', 'test_scale=(128,128)'])]
+    return config, options, encoder

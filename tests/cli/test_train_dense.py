@@ -1,0 +1,48 @@
+"""Detection and segmentation through the same tools: several processes, checkpoints, resuming."""
+import json
+
+import pytest
+import torch
+
+from cae_mm.checkpoint.loader import read_checkpoint
+
+
+def test_two_processes_on_cpu(dense, run_tool, call_tool, tmp_path):
+    config, options, encoder = dense
+    work, metrics = tmp_path / 'work', tmp_path / 'metrics.json'
+    ended = run_tool('dist_train.sh', config, 2, '--work-dir', work, '--pretrained',
+                     tmp_path / 'encoder.pth', *options, 'optim_wrapper.optimizer.lr=0.')
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    checkpoint = (work / 'last_checkpoint').read_text()
+    state = read_checkpoint(checkpoint)['state_dict']
+    # Nothing was learned, and what these models do not have is the encoder's final norm.
+    assert all(torch.equal(state[name], value) for name, value in encoder.items()
+               if not name.startswith('backbone.norm.'))
+    call_tool('test.py', config, checkpoint, '--out', metrics, '--work-dir', tmp_path / 'test', *options)
+    [scalars] = work.glob('*/vis_data/scalars.json')
+    [*_, logged] = map(json.loads, scalars.read_text().splitlines())
+    tested = json.loads(metrics.read_text())
+    assert {key: logged[key] for key in tested} == pytest.approx(tested, nan_ok=True)
+    assert sum(key.endswith(('mAP', 'mIoU')) for key in tested) in (1, 2)
+
+    more = {'epoch_2.pth': 'train_cfg.max_epochs=3', 'iter_4.pth': 'train_cfg.max_iters=6'}
+    call_tool('train.py', config, '--work-dir', work, '--resume', *options,
+              more[checkpoint.rpartition('/')[2]], *(f'val_{part}=None' for part in (
+                  'dataloader', 'evaluator', 'cfg')))
+    assert (work / 'last_checkpoint').read_text().endswith(('epoch_3.pth', 'iter_6.pth'))
+
+
+def test_a_checkpoint_without_the_encoder(dense, call_tool, tmp_path):
+    config, options, encoder = dense
+    torch.save(dict(state_dict={'head.weight': torch.zeros(2, 2)}), tmp_path / 'head.pth')
+    with pytest.raises(ValueError, match='head.pth: '):
+        call_tool('train.py', config, '--work-dir', tmp_path / 'work', '--pretrained',
+                  tmp_path / 'head.pth', *options)
+
+
+def test_labels_and_heads_beyond_the_classes(dense, call_tool, tmp_path):
+    config, options, _ = dense
+    work = ['--work-dir', tmp_path / 'work', '--pretrained', 'none']
+    head = 'roi_head.bbox_head' if 'coco' in str(options) else 'decode_head'
+    with pytest.raises(ValueError, match=rf'{head} has 7 classes, the data 1.*num_classes=1'):
+        call_tool('train.py', config, *work, *options, f'model.{head}.num_classes=7')
