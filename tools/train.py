@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train the model of a config: pre-training, tokenizer, classification, detection or other."""
+"""Train the model of a config: pre-training, tokenizer, classification, detection, segmentation."""
 import argparse
 from pathlib import Path
 

@@ -79,8 +79,8 @@ class AnnotationCheckHook(Hook):
             dataset = loop.dataloader.dataset
             found = len(dataset.metainfo['classes'])
             for name, module in runner.model.named_modules():
-                # A region proposal network only tells objects from background.
-                if getattr(module, 'num_classes', found) != found and 'rpn' not in name:
+                # A region proposal network only tells objects from background; '' is all of the model.
+                if getattr(module, 'num_classes', found) != found and name and 'rpn' not in name:
                     raise ValueError(f'{name} has {module.num_classes} classes, the data {found}: '
                                      f'--cfg-options num_classes={found}')
 

@@ -37,7 +37,7 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--data-root', help="directory of the data, in place of the config's")
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='settings to override, as in train_dataloader.batch_size=32 '
-                        'data_root=PATH tokenizer=PATH')
+                        'tokenizer=PATH num_classes=N classes=FILE (names, or COCO annotations)')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
                         help='what started the processes')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0,

@@ -152,7 +152,7 @@ def read_classes(classes: str | Sequence) -> list[str]:
     return names
 
 
-def distinct_colours(number: int) -> list[list[int]]:
+def distinct_colours(number: int) -> list[tuple[int, ...]]:
     """RGB colours in 0..255: neighbouring classes have hues far apart, their lightness alternates."""
-    return [[round(255 * x) for x in colorsys.hls_to_rgb(i * 0.618034 % 1, 0.35 + 0.15 * (i % 3), 0.8)]
-            for i in range(number)]
+    colours = (colorsys.hls_to_rgb(i * 0.618034 % 1, 0.35 + 0.15 * (i % 3), 0.8) for i in range(number))
+    return [tuple(round(255 * x) for x in colour) for colour in colours]

@@ -60,6 +60,7 @@ class DensePredictor:
         self.model = revert_sync_batchnorm(model).to(get_device()).eval()
         data = next(leaf_datasets(cfg.test_dataloader.dataset))
         self.meta = DATASETS.build(dict(data, lazy_init=True, pipeline=[])).metainfo | trained
+        self.meta['palette'] = [tuple(colour) for colour in self.meta['palette']]
         self.pipeline = Compose(_without_reading(data.pipeline))
 
     @torch.no_grad()

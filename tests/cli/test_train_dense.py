@@ -10,16 +10,17 @@ from cae_mm.checkpoint.loader import read_checkpoint
 def test_two_processes_on_cpu(dense, run_tool, call_tool, tmp_path):
     config, options, encoder = dense
     work, metrics = tmp_path / 'work', tmp_path / 'metrics.json'
-    ended = run_tool('dist_train.sh', config, 2, '--work-dir', work, '--pretrained',
-                     tmp_path / 'encoder.pth', *options, 'optim_wrapper.optimizer.lr=0.')
+    options = ['--pretrained', tmp_path / 'encoder.pth', *options]
+    ended = run_tool('dist_train.sh', config, 2, '--work-dir', work, *options,
+                     'optim_wrapper.optimizer.lr=0.')
     assert ended.returncode == 0, ended.stdout + ended.stderr
     checkpoint = (work / 'last_checkpoint').read_text()
     state = read_checkpoint(checkpoint)['state_dict']
     # Nothing was learned, and what these models do not have is the encoder's final norm.
     assert all(torch.equal(state[name], value) for name, value in encoder.items()
                if not name.startswith('backbone.norm.'))
-    call_tool('test.py', config, checkpoint, '--out', metrics, '--work-dir', tmp_path / 'test', *options)
-    [scalars] = work.glob('*/vis_data/scalars.json')
+    call_tool('test.py', config, checkpoint, '--out', metrics, '--work-dir', work, *options[2:])
+    scalars = min(work.glob('*/vis_data/scalars.json'))  # the first: of the training
     [*_, logged] = map(json.loads, scalars.read_text().splitlines())
     tested = json.loads(metrics.read_text())
     assert {key: logged[key] for key in tested} == pytest.approx(tested, nan_ok=True)
