@@ -12,7 +12,8 @@ import shlex
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cae_mm.visualization import Section, draw_curves, write_report
@@ -63,7 +64,7 @@ class Step:
             print(f'   already done: {self.result}')
             return
         logs.mkdir(parents=True, exist_ok=True)
-        log, start, lines = logs / f'{self.result.stem}.log', time.time(), []
+        log, start, lines = logs / f'{self.result.parent.name}_{self.result.stem}.log', time.time(), []
         process = subprocess.Popen(
             [sys.executable, '-W', 'ignore', *map(str, self.command)], cwd=ROOT, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -71,13 +72,38 @@ class Step:
             for line in process.stdout:
                 lines.append(line)
                 file.write(line)
-                if 'Epoch' in line and 'INFO' in line:
+                if 'INFO - Epoch(' in line or 'INFO - Iter(' in line:
                     print('   ' + line.split('INFO - ')[-1].split('grad_norm')[0].strip(),
                           flush=True)
         if process.wait() or not self.result.exists():
             sys.exit(f'{"".join(lines[-25:])}\n{self.title} failed; all of its output is in {log}')
         self.seconds = time.time() - start
         print(f'   {self.seconds:.0f} s')
+
+
+@dataclass
+class Steps:
+    """The steps of a demo that writes to ``out``, in the order in which they ran."""
+    out: Path
+    force: bool = False
+    done: list[Step] = field(default_factory=list)
+
+    def run(self, step: Step) -> Path:
+        """Run a step, if its result is not there; return the result."""
+        self.done.append(step)
+        step.run(self.out / 'logs', self.force)
+        return step.result
+
+    def seconds(self) -> float:
+        """What the steps took that were not done before."""
+        return sum(step.seconds or 0 for step in self.done)
+
+    def section(self) -> Section:
+        """The commands, for the report."""
+        commands = [f'# {step.title}' + (f', {step.seconds:.0f} s' if step.seconds else '')
+                    + f'\n{step.shell()}' for step in self.done]
+        return Section('Do it again', 'In the root of the repository, with its environment active:',
+                       code='\n'.join(commands))
 
 
 def count(folder: Path) -> int:
@@ -118,6 +144,16 @@ def data_step(source: Path | None, data: Path) -> Step:
                 ['tools/prepare_images.py', source, data, '--done', done], done)
 
 
+def pretrain(steps: Steps, source: Path | None, views: Sequence[int]) -> tuple[Path, Path]:
+    """Make the data and train on it; return the checkpoints of the tokenizer and of CAE."""
+    data = steps.out / 'data' / 'imagenet'
+    steps.run(data_step(source, data))
+    tokenizer = steps.run(train_step('Train the tokenizer', TOKENIZER, steps.out / 'tokenizer', data,
+                                     views[0], 64))
+    return tokenizer, steps.run(train_step('Pre-train CAE', PRETRAIN, steps.out / 'pretrain', data,
+                                           views[1], 32, (f'tokenizer={tokenizer}',)))
+
+
 def result_table(results: dict[str, dict[str, float]]) -> list[list[str]]:
     """Accuracies of the random and the pre-trained encoder, and how much the second is ahead."""
     names = {f'knn/top1_k{k}': f'k-NN, k = {k}' for k in (1, 10, 20)} | {
@@ -142,20 +178,24 @@ def evaluate_steps(data: Path, out: Path, checkpoint: Path) -> dict[str, Step]:
         for name, path in (('random', 'none'), ('pre-trained', checkpoint))}
 
 
-def report(out: Path, steps: list[Step], table: list[list[str]], data: Path) -> None:
-    """Write ``out/report.html``."""
+def report(steps: Steps, table: list[list[str]], data: Path) -> None:
+    """Write ``report.html``."""
+    out = steps.out
     sections = [Section('What the encoder learned', LEARNED.format(
         train=count(data / 'train'), val=count(data / 'val')), table)] if table else []
-    commands = [f'# {step.title}' + (f', {step.seconds:.0f} s' if step.seconds else '')
-                + f'\n{step.shell()}' for step in steps]
     sections += [
         Section('What it paints under the mask', PAINTED, figure=out / 'reconstructions.png'),
         Section('How pre-training went', PRETRAINED, figure=out / 'pretrain_curves.png'),
         Section('How the tokenizer was trained', TOKENIZED, figure=out / 'tokenizer_curves.png'),
-        Section('Do it again', 'In the root of the repository, with its environment active:',
-                code='\n'.join(commands))]
+        steps.section()]
     write_report(out / 'report.html', 'CAE: a context autoencoder, pre-trained in minutes', LEAD,
                  sections)
+
+
+def print_table(table: list[list[str]]) -> None:
+    """Print a table of the report."""
+    for name, *cells in table:
+        print(f'{name:<22}' + ''.join(f'{cell:>16}' for cell in cells))
 
 
 def main() -> None:
@@ -170,36 +210,24 @@ def main() -> None:
                         metavar=('TOKENIZER', 'CAE'), help='images that the trainings see')
     args = parser.parse_args()
     source = args.data and args.data.expanduser().resolve()
-    out = (args.out or Path('demo_out', source.name if source else '')).resolve()
-    data, steps = out / 'data' / 'imagenet', []
-
-    def run(step: Step) -> Path:
-        steps.append(step)
-        step.run(out / 'logs', args.force)
-        return step.result
-
-    run(data_step(source, data))
-    tokenizer = run(train_step('Train the tokenizer', TOKENIZER, out / 'tokenizer', data,
-                               args.views[0], 64))
-    options = f'tokenizer={tokenizer}',
-    checkpoint = run(train_step('Pre-train CAE', PRETRAIN, out / 'pretrain', data, args.views[1],
-                                32, options))
+    steps = Steps((args.out or Path('demo_out', source.name if source else '')).resolve(), args.force)
+    out, data = steps.out, steps.out / 'data' / 'imagenet'
+    tokenizer, checkpoint = pretrain(steps, source, args.views)
     measured = evaluate_steps(data, out, checkpoint)
-    table = result_table({name: json.loads(run(step).read_text())
+    table = result_table({name: json.loads(steps.run(step).read_text())
                           for name, step in measured.items()}) if measured else []
     images = data / ('val' if measured else 'train')
-    run(Step('Draw reconstructions', [
+    steps.run(Step('Draw reconstructions', [
         'tools/reconstruct.py', PRETRAIN, checkpoint, '--images', images, '--out',
-        out / 'reconstructions.png', '--cfg-options', *options], out / 'reconstructions.png'))
+        out / 'reconstructions.png', '--cfg-options', f'tokenizer={tokenizer}'],
+        out / 'reconstructions.png'))
     draw_curves(out / 'tokenizer', out / 'tokenizer_curves.png',
                 ('loss_reconstruct', 'code_usage', 'code_perplexity', 'lr'))
     draw_curves(out / 'pretrain', out / 'pretrain_curves.png')
-    report(out, steps, table, data)
+    report(steps, table, data)
     print()
-    for row in table:
-        print(f'{row[0]:<22}' + ''.join(f'{cell:>16}' for cell in row[1:]))
-    print(f'\n{sum(step.seconds or 0 for step in steps):.0f} s of computing. Open '
-          f'{out / "report.html"}')
+    print_table(table)
+    print(f'\n{steps.seconds():.0f} s of computing. Open {out / "report.html"}')
 
 
 if __name__ == '__main__':
