@@ -82,7 +82,8 @@ class AnnotationCheckHook(Hook):
                 # A region proposal network only tells objects from background; '' is all of the model.
                 if getattr(module, 'num_classes', found) != found and name and 'rpn' not in name:
                     raise ValueError(f'{name} has {module.num_classes} classes, the data {found}: '
-                                     f'--cfg-options num_classes={found}')
+                                     f'--cfg-options num_classes={found}, or, for data of your own, '
+                                     'classes=FILE with the names of its classes')
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         """See ``check_labels``."""

@@ -205,16 +205,19 @@ class CAEViT(BaseBackbone):
 
         Raises:
             ValueError: for a size that is not a multiple of the patch, except for 'featmap', or, with
-                a relative position bias, that is not the size the bias was built for.
+                a relative position bias, that is not ``img_size``.
         """
         below, right = (-side % self.patch_size for side in images.shape[-2:])
+        window = tuple(side * self.patch_size for side in self.grid_size)
+        # Not even filled up to whole patches: segmentation heads scale their maps to the whole image.
+        if self.blocks[0].attn.rel_pos is not None and images.shape[-2:] != window:
+            height, width = images.shape[-2:]
+            raise ValueError(f'the relative position bias is for {window[0]}x{window[1]} pixels, the image '
+                             f'has {height}x{width}: crop or pad it to that, or build CAEViT with '
+                             f'img_size=({height + below}, {width + right})')
         if self.out_type == 'featmap' and (below or right):
             images = F.pad(images, (0, right, 0, below))
         grid = self.grid(*images.shape[-2:])
-        if self.blocks[0].attn.rel_pos is not None and grid != self.grid_size:
-            raise ValueError(f'the relative position bias is for {self.grid_size} patches, the image '
-                             f'has {grid}: crop or pad it to that, or build CAEViT with '
-                             f'img_size={tuple(images.shape[-2:])}')
         x, outputs = self.embed(images), []
         for i, block in enumerate(self.blocks):
             x = self._run(block, x)

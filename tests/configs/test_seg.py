@@ -249,7 +249,7 @@ def test_small_and_elongated_pictures(height, width, toy, tmp_path):
         assert result.pred_sem_seg.shape == result.seg_logits.shape == (height, width)
         if min(inside.shape[:2]) < 64:
             model.data_preprocessor.test_cfg = None
-            with pytest.raises(ValueError, match=r'relative position bias is for \(4, 4\) patches'):
+            with pytest.raises(ValueError, match='relative position bias is for 64x64 pixels'):
                 model.test_step(batch)
 
 

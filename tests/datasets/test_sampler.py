@@ -1,7 +1,9 @@
 """Order, shares of the ranks, and continuing in mid-epoch."""
+from itertools import islice
+
 import pytest
 
-from cae_mm.datasets import EpochSampler, sampler
+from cae_mm.datasets import EndlessSampler, EpochSampler, sampler
 
 
 def shares(monkeypatch, size, ranks, **kwargs):
@@ -64,3 +66,15 @@ def test_multiple_of_a_step():
     assert len(sampler) == 8 and list(sampler) == whole[:8]
     with pytest.raises(ValueError, match='8 samples do not make a step of 9.*batch_size'):
         sampler.set_multiple(9)
+
+
+@pytest.mark.parametrize('skipped', [0, 4, 10, 13])
+def test_endless_epochs_and_continuing_among_them(skipped):
+    endless, epochs = EndlessSampler(range(10)), EpochSampler(range(10))
+    order = []
+    for epoch in range(3):
+        epochs.set_epoch(epoch)
+        order += epochs
+    endless.skip(skipped)
+    assert list(islice(endless, 30 - skipped)) == order[skipped:]
+    assert sorted(order) == list(range(30))

@@ -169,8 +169,10 @@ def test_relative_position_bias_starts_at_zero_and_keeps_to_its_window():
     torch.testing.assert_close(plain(images)[0], biased(images)[0])
     torch.nn.init.normal_(biased.blocks[0].attn.rel_pos.relative_position_bias_table)
     assert not torch.allclose(plain(images)[0], biased(images)[0], atol=1e-3)
-    with pytest.raises(ValueError, match='img_size='):
+    with pytest.raises(ValueError, match=r'for 32x32 pixels, .* 48x48: .* img_size=\(48, 48\)'):
         biased(torch.randn(1, 3, 48, 48))
+    with pytest.raises(ValueError, match='for 32x32 pixels, the image has 30x32'):
+        vit(use_rel_pos_bias=True, out_type='featmap')(torch.randn(1, 3, 30, 32))
 
 
 def test_frozen_stages_stay_frozen_in_training_mode():
