@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from PIL import Image
 
 from cae_mm.models import CAEViT
@@ -163,8 +164,9 @@ def scenes(tmp_path_factory):
 
 
 @pytest.fixture(params=['det', 'seg'])
-def dense(request, scenes, tmp_path):
+def dense(request, scenes, tmp_path, monkeypatch):
     """Path of the config, the options that fit it to the pictures, and an encoder with its file."""
+    monkeypatch.setattr(Config, 'pretty_text', '')  # logging it takes longer than the training
     det = request.param == 'det'
     config = tmp_path / f'{tmp_path.name}.py'
     config.write_text((DETECTOR if det else SEGMENTOR).format(root=ROOT, encoder=ENCODER, norm=NORM))

@@ -27,23 +27,26 @@ def test_two_processes_on_cpu(dense, run_tool, call_tool, tmp_path):
     assert sum(key.endswith(('mAP', 'mIoU')) for key in tested) in (1, 2)
 
     more = {'epoch_2.pth': 'train_cfg.max_epochs=3', 'iter_4.pth': 'train_cfg.max_iters=6'}
-    call_tool('train.py', config, '--work-dir', work, '--resume', *options,
+    call_tool('train.py', config, '--work-dir', work, '--resume', *options, 'train_dataloader.batch_size=4',
               more[checkpoint.rpartition('/')[2]], *(f'val_{part}=None' for part in (
                   'dataloader', 'evaluator', 'cfg')))
     assert (work / 'last_checkpoint').read_text().endswith(('epoch_3.pth', 'iter_6.pth'))
 
 
+@pytest.mark.parametrize('dense', ['det'], indirect=True)
 def test_a_checkpoint_without_the_encoder(dense, call_tool, tmp_path):
-    config, options, encoder = dense
+    config, options, _ = dense
     torch.save(dict(state_dict={'head.weight': torch.zeros(2, 2)}), tmp_path / 'head.pth')
     with pytest.raises(ValueError, match='head.pth: '):
         call_tool('train.py', config, '--work-dir', tmp_path / 'work', '--pretrained',
                   tmp_path / 'head.pth', *options)
 
 
-def test_labels_and_heads_beyond_the_classes(dense, call_tool, tmp_path):
+@pytest.mark.parametrize('dense', ['seg'], indirect=True)
+def test_windows_and_heads_that_do_not_fit(dense, call_tool, tmp_path):
     config, options, _ = dense
     work = ['--work-dir', tmp_path / 'work', '--pretrained', 'none']
-    head = 'roi_head.bbox_head' if 'coco' in str(options) else 'decode_head'
-    with pytest.raises(ValueError, match=rf'{head} has 7 classes, the data 1.*num_classes=1'):
-        call_tool('train.py', config, *work, *options, f'model.{head}.num_classes=7')
+    with pytest.raises(ValueError, match='decode_head has 7 classes, the data 11: .* num_classes=11'):
+        call_tool('train.py', config, *work, *options, 'model.decode_head.num_classes=7')
+    with pytest.raises(ValueError, match='is for 64x64 pixels, the image has 60x60: crop or pad'):
+        call_tool('train.py', config, *work, *options, 'crop_size=(60,60)')
