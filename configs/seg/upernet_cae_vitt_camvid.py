@@ -1,5 +1,5 @@
 # UperNet on the small CAE of configs/pretrain/cae_vitt_camvid.py, for street scenes such as CamVid's at
-# 480 x 360: 11 classes, minutes on 2 CPU cores.
+# 480 x 360: 11 classes, 3.74 M parameters, half an hour on one CPU core.
 #   tools/train.py configs/seg/upernet_cae_vitt_camvid.py --data-root DIR --pretrained CHECKPOINT
 # The same network from scratch; the decay with depth is for pre-trained layers:
 #   ... --pretrained none --cfg-options optim_wrapper.paramwise_cfg.layer_decay_rate=1
@@ -43,7 +43,7 @@ train_dataloader = dict(
 val_dataloader = dict(num_workers=1, dataset=dict(**dataset, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 del dataset
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
+optim_wrapper = dict(optimizer=dict(lr=1e-3), paramwise_cfg=dict(layer_decay_rate=0.75))
 auto_scale_lr = dict(base_batch_size=8)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, end=101, by_epoch=False),

@@ -265,3 +265,25 @@ def test_windows_of_another_size(toy):
 def test_windows_that_are_no_multiple_of_the_patch(toy):
     with pytest.raises(ValueError, match='100x100 pixels has no whole number of patches of 16.*112x112'):
         Runner.from_cfg(toy('upernet_cae_vitb_160k_ade20k', crop_size=[100, 100])[0])
+
+
+def test_the_small_model_of_street_scenes(pictures, tmp_path, monkeypatch):
+    """Whole, but for its length, on pictures that have as many classes; from scratch, then resumed."""
+    monkeypatch.setattr(Config, 'pretty_text', '')
+    options = {f'{key}.num_workers': 0 for key in ('train_dataloader', 'val_dataloader', 'test_dataloader')}
+    options |= {'train_dataloader.batch_size': 2, 'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2,
+                'default_hooks.checkpoint.interval': 1, 'val_dataloader.dataset.indices': 2}
+
+    def run(**more):
+        cfg = launch.load_config(Namespace(
+            config=str(CONFIGS / 'upernet_cae_vitt_camvid.py'), data_root=str(pictures), pretrained='none',
+            launcher='none', work_dir=str(tmp_path / 'work'),
+            cfg_options=options | {'experiment_name': f'{tmp_path} {len(more)}', **more}))
+        runner = Runner.from_cfg(cfg)
+        runner.train()
+        return runner
+
+    runner = run()
+    assert (runner.iter, sum(p.numel() for p in runner.model.parameters())) == (2, 3_739_678)
+    assert 0 <= runner.message_hub.get_scalar('val/mIoU').current() <= 100
+    assert run(resume=True, **{'train_cfg.max_iters': 3}).iter == 3
