@@ -65,8 +65,9 @@ class Step:
             return
         logs.mkdir(parents=True, exist_ok=True)
         log, start, lines = logs / f'{self.result.parent.name}_{self.result.stem}.log', time.time(), []
+        command = [str(part) for part in self.command if not (force and part == '--resume')]
         process = subprocess.Popen(
-            [sys.executable, '-W', 'ignore', *map(str, self.command)], cwd=ROOT, text=True,
+            [sys.executable, '-W', 'ignore', *command], cwd=ROOT, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         with open(log, 'w') as file:
             for line in process.stdout:

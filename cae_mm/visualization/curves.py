@@ -1,6 +1,6 @@
-"""Curves of a training run."""
+"""Curves of training runs."""
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -10,7 +10,9 @@ matplotlib.use('Agg')
 LABELS = {'loss_reconstruct': 'reconstruction loss', 'loss_align': 'alignment loss',
           'accuracy': 'masked tokens right, %', 'lr': 'learning rate',
           'code_usage': 'codes in use, %', 'code_perplexity': 'perplexity of the codes',
-          'knn/top1_k20': 'k-NN (k = 20), %'}
+          'knn/top1_k20': 'k-NN (k = 20), %', 'coco/bbox_mAP': 'box AP', 'coco/segm_mAP': 'mask AP',
+          'mIoU': 'mIoU, %'}
+COLOURS = ('#1f5fa8', '#c4572b')
 
 
 def read_scalars(work_dir: str | Path) -> list[dict]:
@@ -35,23 +37,30 @@ def series(records: list[dict], name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_curves(
-        work_dir: str | Path, path: str | Path,
+        runs: str | Path | Mapping[str, Sequence[Path]], path: str | Path,
         names: Sequence[str] = ('loss_reconstruct', 'loss_align', 'accuracy', 'lr')) -> None:
     """Write a PNG with a panel for each of ``names`` that was logged.
 
     Args:
-        work_dir (str | Path): of the run.
+        runs (str | Path | dict[str, Sequence[Path]]): work directory of a run; or what the lines of two
+            are called, and for each of them the directories that its panels come from.
         path (str | Path): file to write.
         names (Sequence[str]): keys of the log.
     """
     from matplotlib import pyplot as plt
-    records = read_scalars(work_dir)
-    curves = {name: series(records, name) for name in names}
-    curves = {name: curve for name, curve in curves.items() if len(curve[0])}
+    records = {'': read_scalars(runs)} if not isinstance(runs, Mapping) else {
+        label: sum(map(read_scalars, work_dirs), []) for label, work_dirs in runs.items()}
+    curves = {name: {label: series(run, name) for label, run in records.items()} for name in names}
+    curves = {name: lines for name, lines in curves.items()
+              if any(len(steps) for steps, _ in lines.values())}
     figure, axes = plt.subplots(1, len(curves), squeeze=False, layout='constrained',
                                 figsize=(3.2 * len(curves), 2.6))
-    for axis, (name, (steps, values)) in zip(axes[0], curves.items(), strict=True):
-        axis.plot(steps, values, color='#1f5fa8', marker='o' if len(steps) < 12 else '', ms=3)
+    for axis, (name, lines) in zip(axes[0], curves.items(), strict=True):
+        for colour, (label, (steps, values)) in zip(COLOURS, lines.items(), strict=False):
+            axis.plot(steps, values, color=colour, marker='o' if len(steps) < 12 else '', ms=3,
+                      label=label)
+        if len(lines) > 1:
+            axis.legend(fontsize=8, frameon=False)
         axis.set_title(LABELS.get(name, name), fontsize=10)
         axis.set_xlabel('epoch' if '/' in name else 'iteration', fontsize=9)
         axis.tick_params(labelsize=8)

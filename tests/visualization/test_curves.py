@@ -33,6 +33,17 @@ def test_draws_what_was_logged(work_dir, tmp_path):
     assert two.width == pytest.approx(2 * one.width, rel=0.01)
 
 
+def test_lines_of_two_runs(work_dir, tmp_path):
+    other = tmp_path / 'other' / 'run' / 'vis_data'
+    other.mkdir(parents=True)
+    (other / 'scalars.json').write_text('{"step": 5, "mIoU": 40.0}\n{"step": 5, "lr": 0.3}\n')
+    draw_curves({'one': [work_dir], 'two': [work_dir, other.parents[1]]}, tmp_path / 'lines.png',
+                ('lr', 'mIoU'))
+    drawn = Image.open(tmp_path / 'lines.png').convert('RGB')
+    colours = {colour for _, colour in drawn.getcolors(drawn.width * drawn.height)}
+    assert {(31, 95, 168), (196, 87, 43)} <= colours
+
+
 def test_no_log(tmp_path):
     with pytest.raises(FileNotFoundError, match='has no .*scalars.json'):
         read_scalars(tmp_path)

@@ -1,0 +1,241 @@
+#!/usr/bin/env python
+"""Detection and segmentation in minutes: the demo's encoder against the same network from scratch.
+
+    python tools/demo_dense.py
+
+Begins with those steps of tools/demo.py that were not done yet, in the same folder. Every step is a
+command that is printed before it runs; a step whose result exists is not repeated.
+"""
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from demo import PRETRAIN_VIEWS, ROOT, TOKENIZER_VIEWS, Step, Steps, pretrain, print_table
+from mmengine.config import Config
+from mmengine.structures import BaseDataElement
+from PIL import Image
+
+from cae_mm.engine import launch
+from cae_mm.visualization import DensePredictor, Section, draw_curves, write_report
+from cae_mm.visualization.curves import read_scalars, series
+
+STARTS = {'scratch': 'from scratch', 'cae': 'from CAE'}
+NUM_PICTURES = 4
+MIN_SCORE, MIN_PIXELS = 0.5, 15  # of an object; of a segment that gets a name
+
+LEAD = """Two models that find digits, each trained twice on the same {train} pictures: once with an
+encoder that CAE pre-trained on unlabelled pictures of single digits, and once from scratch."""
+RESULTS = """On {val} pictures that were in no training. Between the two trainings of a model nothing
+differs but the start of the encoder, and that pre-trained layers learn the slower the nearer they are
+to the pixels, as is usual; without pre-training all layers learn at the full rate."""
+CURVES = 'The same numbers while the models were trained.'
+OBJECTS = f"""The first {NUM_PICTURES} of these pictures, with the objects that have a score of at
+least {MIN_SCORE}."""
+SEGMENTS = f"""Each pixel gets one of ten digits or the background, which is not coloured here. A name
+stands at each segment of at least {MIN_PIXELS} pixels. The soft edge of a stroke is no part of the
+truth."""
+
+
+@dataclass
+class Task:
+    """A model, the layout of the demo's data that it is trained on, and its numbers."""
+    model: str
+    config: str
+    layout: str
+    metrics: dict[str, str]  # the column of the report -> the name in the log
+    percent: int  # what 1 in the log is
+
+    def work_dir(self, out: Path, start: str) -> Path:
+        """Directory of the training from one of ``STARTS``."""
+        return out / f'{self.layout}_{start}'
+
+    def step(self, out: Path, start: str, pretrained: Path, length: int | None) -> Step:
+        """The training from one of ``STARTS``, continued where an earlier call was stopped.
+
+        Args:
+            out (Path): directory of the demo.
+            start (str): see ``STARTS``.
+            pretrained (Path): checkpoint of CAE.
+            length (int, optional): epochs or iterations, as the config counts; its own by default.
+        """
+        loop = Config.fromfile(ROOT / self.config).train_cfg
+        unit = 'epoch' if 'max_epochs' in loop else 'iter'
+        options = [f'train_cfg.max_{unit}s={length}'] if length else []
+        if start == 'scratch':
+            pretrained = 'none'
+            options.append('optim_wrapper.paramwise_cfg.layer_decay_rate=1')
+        return Step(f'Train {self.model} {STARTS[start]}', [
+            'tools/train.py', self.config, '--work-dir', self.work_dir(out, start), '--data-root',
+            out / 'data' / self.layout, '--pretrained', pretrained, '--resume',
+            *(['--cfg-options', *options] if options else [])],
+            self.work_dir(out, start) / f'{unit}_{length or loop[f"max_{unit}s"]}.pth')
+
+    def results(self, out: Path, start: str) -> dict[str, float]:
+        """The last numbers of a training, in percent."""
+        records = read_scalars(self.work_dir(out, start))
+        return {column: self.percent * series(records, name)[1][-1]
+                for column, name in self.metrics.items()}
+
+
+TASKS = {
+    'objects': Task('Mask R-CNN', 'configs/det/mask_rcnn_cae_vitt_demo.py', 'coco',
+                    {'box AP': 'coco/bbox_mAP', 'mask AP': 'coco/segm_mAP'}, 100),
+    'segments': Task('UperNet', 'configs/seg/upernet_cae_vitt_demo.py', 'ade', {'mIoU': 'mIoU'}, 1)}
+
+
+@dataclass
+class Shape:
+    """A digit in a picture: its pixels (H, W) bool, its box (x, y, width, height), what is known of it."""
+    digit: int
+    mask: np.ndarray
+    box: tuple[float, float, float, float]
+    name: str
+
+
+def true_objects(annotations: list[dict], size: tuple[int, int]) -> list[Shape]:
+    """The objects of a picture of ``size`` (H, W), from their entries in a COCO file."""
+    shapes = []
+    for entry in annotations:
+        outlines = [np.int32(outline).reshape(-1, 2) for outline in entry['segmentation']]
+        mask, digit = cv2.fillPoly(np.zeros(size, np.uint8), outlines, 1), entry['category_id'] - 1
+        shapes.append(Shape(digit, mask > 0, entry['bbox'], str(digit)))
+    return shapes
+
+
+def found_objects(sample: BaseDataElement) -> list[Shape]:
+    """The objects that a detector found, if it is sure enough of them."""
+    found = sample.pred_instances
+    shapes = []
+    for digit, mask, box, score in zip(found.labels.tolist(), found.masks.numpy(), found.bboxes.tolist(),
+                                       found.scores.tolist(), strict=True):
+        if score >= MIN_SCORE:
+            left, top, right, bottom = box
+            shapes.append(Shape(digit, mask, (left, top, right - left, bottom - top),
+                                f'{digit}  {score:.2f}'))
+    return shapes
+
+
+def segments(labels: np.ndarray) -> list[Shape]:
+    """The connected pixels of each digit in a label map (H, W): 0 is the background, 1 + i digit i."""
+    shapes = []
+    for digit in range(10):
+        number, parts, stats, _ = cv2.connectedComponentsWithStats(np.uint8(labels == digit + 1))
+        for part in range(1, number):
+            *box, pixels = stats[part].tolist()
+            shapes.append(Shape(digit, parts == part, box, str(digit) if pixels >= MIN_PIXELS else ''))
+    return shapes
+
+
+def load_truth(layout: str, data: Path) -> list[tuple[np.ndarray, list[Shape]]]:
+    """The first pictures (H, W, 3) BGR of a layout's validation part, and what they show."""
+    pictures = []
+    if layout == 'coco':
+        content = json.loads((data / 'annotations/instances_val.json').read_text())
+        for image in content['images'][:NUM_PICTURES]:
+            mine = [entry for entry in content['annotations'] if entry['image_id'] == image['id']]
+            pictures.append((cv2.imread(str(data / 'val' / image['file_name'])),
+                             true_objects(mine, (image['height'], image['width']))))
+    else:
+        for path in sorted((data / 'images/validation').glob('*.jpg'))[:NUM_PICTURES]:
+            labels = Image.open(data / 'annotations/validation' / f'{path.stem}.png')
+            pictures.append((cv2.imread(str(path)), segments(np.int32(labels) - 1)))
+    return pictures
+
+
+def draw_scenes(titles: list[str], rows: list[tuple[np.ndarray, list[list[Shape]]]], boxes: bool,
+                path: Path) -> None:
+    """Write a PNG with a row for each picture (H, W, 3) BGR, and a column for each list of shapes."""
+    from matplotlib import colormaps
+    from matplotlib import pyplot as plt
+    figure, axes = plt.subplots(len(rows), len(titles), squeeze=False, layout='constrained',
+                                figsize=(3 * len(titles), 3 * len(rows) + 0.3))
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=12)
+    for line, (image, columns) in zip(axes, rows, strict=True):
+        for axis, shapes in zip(line, columns, strict=True):
+            axis.imshow(image[..., ::-1])
+            axis.axis('off')
+            for shape in shapes:
+                colour = colormaps['tab10'](shape.digit)
+                axis.imshow(shape.mask[..., None] * [*colour[:3], 0.7])
+                x, y, width, height = shape.box
+                if boxes:
+                    axis.add_patch(plt.Rectangle((x - 0.5, y - 0.5), width, height, fill=False, ec=colour))
+                if shape.name:
+                    axis.text(x, y - 2, shape.name, color='white', fontsize=9,
+                              bbox=dict(fc=colour, ec='none', pad=1.5))
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def draw_task(kind: str, out: Path, checkpoints: dict[str, Path]) -> Path:
+    """Draw what is true, and what both trainings of a task find; return the picture."""
+    task, path = TASKS[kind], out / f'{kind}.png'
+    images, columns = zip(*load_truth(task.layout, out / 'data' / task.layout), strict=True)
+    columns = [columns]
+    for checkpoint in checkpoints.values():
+        predict = DensePredictor(launch.load_config(argparse.Namespace(
+            config=str(ROOT / task.config), data_root=None, cfg_options=None, launcher='none',
+            work_dir=None)), checkpoint)
+        samples = [predict(image) for image in images]
+        columns.append([found_objects(sample) if kind == 'objects' else
+                        segments(sample.pred_sem_seg.data[0].numpy()) for sample in samples])
+    draw_scenes(['truth', *(STARTS[start] for start in checkpoints)],
+                [*zip(images, zip(*columns, strict=True), strict=True)], kind == 'objects', path)
+    return path
+
+
+def result_table(out: Path) -> list[list[str]]:
+    """The numbers of all trainings, and how much pre-training is ahead."""
+    scratch, cae = ({column: number for task in TASKS.values()
+                     for column, number in task.results(out, start).items()} for start in STARTS)
+    return [['', *scratch],
+            *([name, *(f'{number:.1f}' for number in numbers.values())]
+              for name, numbers in zip(STARTS.values(), (scratch, cae), strict=True)),
+            ['difference', *(f'{cae[column] - scratch[column]:+.1f}' for column in scratch)]]
+
+
+def report(steps: Steps, table: list[list[str]], pictures: dict[str, Path]) -> None:
+    """Write ``report_dense.html``."""
+    out = steps.out
+    number = {part: len([*(out / 'data' / 'coco' / part).glob('*.jpg')]) for part in ('train', 'val')}
+    draw_curves(
+        {name: [task.work_dir(out, start) for task in TASKS.values()] for start, name in STARTS.items()},
+        out / 'dense_curves.png', [name for task in TASKS.values() for name in task.metrics.values()])
+    write_report(out / 'report_dense.html', 'CAE: detection and segmentation in minutes',
+                 LEAD.format(**number), [
+        Section('What pre-training is for', RESULTS.format(**number), table),
+        Section('How the models learn', CURVES, figure=out / 'dense_curves.png'),
+        Section('Objects that Mask R-CNN finds', OBJECTS, figure=pictures['objects']),
+        Section('Segments that UperNet finds', SEGMENTS, figure=pictures['segments']),
+        steps.section()])
+
+
+def main() -> None:
+    """Run all steps."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--out', type=Path, default=Path('demo_out'), help='folder of the demo, default: '
+                        'demo_out; what tools/demo.py made there of the embedded data is used')
+    parser.add_argument('--force', action='store_true', help='repeat what is done already')
+    parser.add_argument('--views', type=int, nargs=2, default=(TOKENIZER_VIEWS, PRETRAIN_VIEWS),
+                        metavar=('TOKENIZER', 'CAE'), help='images that the pre-trainings see')
+    parser.add_argument('--length', type=int, nargs=2, default=(None, None),
+                        metavar=('EPOCHS', 'ITERATIONS'), help='of detection and of segmentation')
+    args = parser.parse_args()
+    steps = Steps(args.out.resolve(), args.force)
+    _, pretrained = pretrain(steps, None, args.views)
+    checkpoints = {kind: {start: steps.run(task.step(steps.out, start, pretrained, length))
+                          for start in STARTS}
+                   for (kind, task), length in zip(TASKS.items(), args.length, strict=True)}
+    table = result_table(steps.out)
+    report(steps, table, {kind: draw_task(kind, steps.out, found) for kind, found in checkpoints.items()})
+    print()
+    print_table(table)
+    print(f'\n{steps.seconds():.0f} s of computing. Open {steps.out / "report_dense.html"}')
+
+
+if __name__ == '__main__':
+    main()
