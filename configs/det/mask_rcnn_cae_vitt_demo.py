@@ -13,6 +13,7 @@ strides = [2, 4, 8, 16]  # of patches of 8 px, from a quarter to twice
 model = dict(
     backbone=dict(
         arch=dict(_delete_=True, embed_dims=128, num_layers=6, num_heads=4), img_size=64, patch_size=8,
+        pos_mode='recompute',
         out_indices=(1, 2, 3, 5), drop_path_rate=0.1, with_cp=False,
         init_cfg=dict(checkpoint=pretrained)),
     neck=[

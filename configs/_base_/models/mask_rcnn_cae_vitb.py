@@ -10,10 +10,9 @@ model = dict(
         bgr_to_rgb=True, pad_mask=True, pad_size_divisor=32),
     backbone=dict(
         type='mmpretrain.CAEViT', arch='base', patch_size=16,
-        # Positions of images of any size are computed, so img_size need not be theirs, nor that of the
-        # checkpoint. The authors enlarge the checkpoint's table bicubically, for training images and
-        # once more for each size: pos_mode='resize', img_size=(672, 1088).
-        img_size=224, pos_mode='recompute',
+        # As the authors do, the position table of the checkpoint is enlarged bicubically for training
+        # images of this size, and that one for each size; 'recompute' gives exact sine-cosine positions.
+        img_size=(672, 1088), pos_mode='resize',
         out_type='featmap', out_indices=(3, 5, 7, 11), final_norm=False,
         drop_path_rate=0.2, layer_scale_init_value=0.1,
         with_cp=True,  # changes no result, takes less memory and more time

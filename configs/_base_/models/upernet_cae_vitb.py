@@ -14,6 +14,9 @@ model = dict(
         type='mmpretrain.CAEViT', arch='base', img_size=(512, 512), patch_size=16,
         out_type='featmap', out_indices=(3, 5, 7, 11), final_norm=False, drop_path_rate=0.1,
         layer_scale_init_value=0.1,
+        # The position table of the checkpoint is enlarged bicubically, as in the official code;
+        # 'recompute' gives exact sine-cosine positions.
+        pos_mode='resize',
         # One per block, trained from zero beside the fixed positions, as in the official code; those
         # of a checkpoint, such as a fine-tuned classifier's of 14 x 14 patches, are resized.
         use_rel_pos_bias=True,
