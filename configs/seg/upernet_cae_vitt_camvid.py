@@ -16,7 +16,8 @@ norm_cfg = dict(type='SyncBN')
 model = dict(
     data_preprocessor=dict(size=crop_size, test_cfg=dict(size=crop_size)),
     backbone=dict(
-        arch=dict(_delete_=True, embed_dims=192, num_layers=6, num_heads=3), img_size=crop_size, pos_mode='recompute',
+        arch=dict(_delete_=True, embed_dims=192, num_layers=6, num_heads=3), img_size=crop_size,
+        pos_mode='recompute',
         out_indices=(1, 2, 3, 5), init_cfg=dict(checkpoint=pretrained)),
     neck=dict(in_channels=192),
     decode_head=dict(in_channels=[192] * 4, channels=48, num_classes=num_classes),
