@@ -235,7 +235,8 @@ class CAEViT(BaseBackbone):
             return x
         if self.out_type == 'cls_token':
             return x[:, 0]
-        return x[:, first_patch:].transpose(1, 2).unflatten(2, grid)
+        # Convolutions keep the order in memory, and mmcv's RoIAlign takes no other than this.
+        return x[:, first_patch:].transpose(1, 2).contiguous().unflatten(2, grid)
 
     def init_weights(self):
         """Load the checkpoint of ``init_cfg``, whole or not at all."""
