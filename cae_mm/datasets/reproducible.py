@@ -40,8 +40,9 @@ def build_images(cfg):
         reason = error
     extensions = ' '.join(sorted(getattr(dataset, 'extensions', ())))
     where = 'sub-folders of the folder' if getattr(dataset, 'with_label', False) else 'folder'
+    folder = getattr(dataset, 'img_prefix', dataset.data_prefix)  # mmdet and mmseg have only the second
     raise FileNotFoundError(
-        f'there are no images in the {where} {dataset.img_prefix!r} (looked for {extensions}): '
+        f'there are no images in the {where} {folder!r} (looked for {extensions}): '
         f'{reason}. Give the folder that has them, as data_root=PATH or in data_prefix; a folder '
         'without sub-folders for the classes needs with_label=False')
 

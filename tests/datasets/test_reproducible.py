@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.dataset import default_collate
+from mmengine.dataset import BaseDataset, default_collate
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
-from mmpretrain.registry import MODELS
+from mmpretrain.registry import DATASETS, MODELS
 from torch.utils.data import DataLoader
 
 import cae_mm.models.data_preprocessor  # noqa: F401
@@ -91,6 +91,14 @@ def test_folders_without_images(tmp_path, config, image_folder):
     assert len(ReproducibleDataset(config(flat))) == 2
     with pytest.raises(FileNotFoundError, match='sub-folders of the folder .* with_label=False'):
         ReproducibleDataset(config(flat, with_label=True))
+
+
+def test_a_dataset_without_its_list_and_with_several_folders(tmp_path):
+    # As mmdet's and mmseg's: the folders are in data_prefix, there is no img_prefix.
+    DATASETS.register_module('Listed', module=BaseDataset, force=True)
+    with pytest.raises(FileNotFoundError, match=f'no images .*{tmp_path}/pictures.*list.json'):
+        ReproducibleDataset(dict(type='Listed', ann_file=str(tmp_path / 'list.json'),
+                                 data_root=str(tmp_path), data_prefix=dict(img='pictures')))
 
 
 def test_labels_and_imagenet_are_accepted(image_folder, config):
