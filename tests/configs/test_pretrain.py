@@ -20,7 +20,7 @@ PRETRAIN = {
     'cae_vits_300e': 84.92, 'cae_vitb_300e': 148.68, 'cae_vitb_800e': 148.68,
     'cae_vitb_1600e': 148.68, 'cae_vitl_1600e': 366.94, 'cae_vitl_1600e_wide': 412.19,
     'cae_vitb_300e_dvae': 148.68, 'cae_vitb_300e_pixels': 142.97,
-    'cae_vitt_eurosat': 4.59, 'cae_vitt_flowers': 4.64, 'cae_vitt_demo': 2.08,
+    'cae_vitt_eurosat': 4.59, 'cae_vitt_flowers': 4.64, 'cae_vitt_camvid': 4.70, 'cae_vitt_demo': 2.08,
 }
 TOKENIZERS = {'dvae_imagenet': 97.62, 'dvae_eurosat': 0.27, 'dvae_camvid': 0.27, 'dvae_demo': 0.27}
 
