@@ -2,6 +2,8 @@
 from pathlib import Path
 
 import pytest
+from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
 
 
 def pytest_addoption(parser):
@@ -17,3 +19,11 @@ def golden(request):
     if not (directory / 'manifest.json').is_file():
         raise pytest.UsageError(f'--golden {directory}: there is no manifest.json in it')
     return directory
+
+
+@pytest.fixture(autouse=True)
+def own_scope_and_logger():
+    """A test leaves neither the default scope nor the logger of its runner to the next one."""
+    yield
+    for manager in (DefaultScope, MMLogger):
+        manager._instance_dict.clear()
