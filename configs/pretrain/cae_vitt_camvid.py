@@ -1,5 +1,6 @@
 # A small CAE for street scenes such as CamVid's at 480 x 360, the encoder of
-# configs/seg/upernet_cae_vitt_camvid.py: 4.70 M parameters, half an hour on one CPU core. The labels are not read.
+# configs/seg/upernet_cae_vitt_camvid.py: 4.70 M parameters, half an hour on one CPU core. No labels are
+# read.
 #   tools/train.py configs/tokenizer/dvae_camvid.py --data-root DIR
 #   tools/train.py configs/pretrain/cae_vitt_camvid.py --data-root DIR
 _base_ = ['../_base_/default_runtime.py', '../_base_/datasets/pretrain_small.py',
