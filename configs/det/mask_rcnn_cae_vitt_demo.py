@@ -13,12 +13,11 @@ strides = [2, 4, 8, 16]  # of patches of 8 px, from a quarter to twice
 model = dict(
     backbone=dict(
         arch=dict(_delete_=True, embed_dims=128, num_layers=6, num_heads=4), img_size=64, patch_size=8,
-        pos_mode='recompute',
         out_indices=(1, 2, 3, 5), drop_path_rate=0.1, with_cp=False,
         init_cfg=dict(checkpoint=pretrained)),
     neck=[
         dict(type='mmpretrain.ViTFeaturePyramid', in_channels=128, norm_cfg=dict(type='SyncBN')),
-        dict(type='FPN', in_channels=[128] * 4, out_channels=48, num_outs=4),
+        dict(type='FPN', in_channels=[128] * 4, out_channels=48, num_outs=4, norm_cfg=dict(type='SyncBN')),
     ],
     # Anchors of 16, 32, 64 and 128 px: a digit's box is 20 to 46 px high and at most as wide.
     rpn_head=dict(
@@ -29,11 +28,13 @@ model = dict(
             num_shared_convs=2, in_channels=48, conv_out_channels=48, fc_out_channels=256,
             num_classes=num_classes),
         mask_roi_extractor=dict(out_channels=48, featmap_strides=strides, finest_scale=14),
-        mask_head=dict(num_convs=2, in_channels=48, conv_out_channels=48, num_classes=num_classes)),
+        mask_head=dict(
+            num_convs=2, in_channels=48, conv_out_channels=48, num_classes=num_classes,
+            norm_cfg=dict(type='SyncBN'))),
     train_cfg=dict(
         rpn=dict(sampler=dict(num=64)),
-        rpn_proposal=dict(nms_pre=200, max_per_img=100),
-        rcnn=dict(sampler=dict(num=32))),
+        rpn_proposal=dict(nms_pre=500, max_per_img=300),
+        rcnn=dict(assigner=dict(neg_iou_thr=0.3), sampler=dict(num=48, pos_fraction=0.5))),
     test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=50), rcnn=dict(max_per_img=20)))
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -47,7 +48,7 @@ test_pipeline = [
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 train_dataloader = dict(
-    batch_size=8, num_workers=1,
+    batch_size=4, num_workers=1,
     dataset=dict(dataset=dict(
         data_root=data_root, ann_file='annotations/instances_train.json', data_prefix=dict(img='train/'),
         metainfo=dict(classes=classes), pipeline=train_pipeline)))
@@ -58,13 +59,14 @@ val_dataloader = dict(
         metainfo=dict(classes=classes), pipeline=test_pipeline))
 val_evaluator = dict(ann_file=data_root + '/annotations/instances_val.json')
 test_dataloader, test_evaluator = val_dataloader, val_evaluator
-optim_wrapper = dict(optimizer=dict(lr=2e-3))
-auto_scale_lr = dict(base_batch_size=8)
+optim_wrapper = dict(
+    optimizer=dict(lr=1e-3), paramwise_cfg=dict(layer_decay_rate=0.9), clip_grad=dict(max_norm=5))
+auto_scale_lr = dict(base_batch_size=4)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, end=51),
-    dict(type='MultiStepLR', milestones=[7, 9], gamma=0.1, by_epoch=True),
+    dict(type='MultiStepLR', milestones=[5], gamma=0.1, by_epoch=True),
 ]
-train_cfg = dict(max_epochs=10, val_interval=2)
+train_cfg = dict(max_epochs=6, val_interval=2)
 
 # Keys that do not.
 default_hooks = dict(checkpoint=dict(interval=2, max_keep_ckpts=1))
