@@ -53,6 +53,8 @@ def main() -> None:
     """Train as the command line says."""
     args = parse_args()
     cfg = launch.load_config(args)
+    if cfg.model.type.endswith('TTAModel'):
+        raise ValueError(f'{args.config} is for tools/test.py alone: train with the config it is based on')
     merge_args(cfg, args)
     launch.start_processes(cfg)
     launch.build_runner(cfg, 'train', 'val').train()

@@ -42,6 +42,11 @@ def test_a_checkpoint_without_the_encoder(dense, call_tool, tmp_path):
                   tmp_path / 'head.pth', *options)
 
 
+def test_a_config_that_only_tests(call_tool, tmp_path):
+    with pytest.raises(ValueError, match='_ms.py is for tools/test.py alone'):
+        call_tool('train.py', 'configs/seg/upernet_cae_vitb_160k_ade20k_ms.py', '--work-dir', tmp_path)
+
+
 @pytest.mark.parametrize('dense', ['seg'], indirect=True)
 def test_windows_and_heads_that_do_not_fit(dense, call_tool, tmp_path):
     config, options, _ = dense
