@@ -112,8 +112,8 @@ def make_scene(scans, labels, photographs, rng: np.random.Generator, size: int =
     """
     image, digits = crop(photographs[rng.integers(len(photographs))], size, rng), []
     taken = np.zeros((size, size), bool)
-    for index in rng.integers(len(scans), size=rng.integers(3, 9)):
-        side = rng.uniform(28, 64)
+    for index in rng.integers(len(scans), size=rng.integers(6, 12)):
+        side = rng.uniform(44, 64)  # about as in the pictures of single digits
         opacity = place(scans[index], size, rng.uniform(side / 2, size - side / 2, 2), side, rng)
         if not (taken & (opacity > 0)).any():
             taken |= opacity > 0

@@ -19,7 +19,7 @@ model = dict(
         dict(type='mmpretrain.ViTFeaturePyramid', in_channels=128, norm_cfg=dict(type='SyncBN')),
         dict(type='FPN', in_channels=[128] * 4, out_channels=48, num_outs=4, norm_cfg=dict(type='SyncBN')),
     ],
-    # Anchors of 16, 32, 64 and 128 px: a digit's box is 20 to 46 px high and at most as wide.
+    # Anchors of 16, 32, 64 and 128 px: a digit's box is 30 to 45 px high and at most as wide.
     rpn_head=dict(
         in_channels=48, feat_channels=48, anchor_generator=dict(ratios=[1., 2.], strides=strides)),
     roi_head=dict(
