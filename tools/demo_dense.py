@@ -207,7 +207,7 @@ def report(steps: Steps, table: list[list[str]], pictures: dict[str, Path]) -> N
         out / 'dense_curves.png', [name for task in TASKS.values() for name in task.metrics.values()])
     write_report(out / 'report_dense.html', 'CAE: detection and segmentation in minutes',
                  LEAD.format(**number), [
-        Section('What pre-training is for', RESULTS.format(**number), table),
+        Section('With and without pre-training', RESULTS.format(**number), table),
         Section('How the models learn', CURVES, figure=out / 'dense_curves.png'),
         Section('Objects that Mask R-CNN finds', OBJECTS, figure=pictures['objects']),
         Section('Segments that UperNet finds', SEGMENTS, figure=pictures['segments']),
