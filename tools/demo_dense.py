@@ -31,7 +31,7 @@ encoder that CAE pre-trained on unlabelled pictures of single digits, and once f
 RESULTS = """On {val} pictures that were in no training. Between the two trainings of a model nothing
 differs but the start of the encoder, and that pre-trained layers learn the slower the nearer they are
 to the pixels, as is usual; without pre-training all layers learn at the full rate. Such scenes are
-easy, and the pictures few: with other random numbers a result may differ by two or three points. What
+easy, and the pictures few: with other random numbers a result may differ by several points. What
 pre-training is worth shows on photographs: docs/detection_segmentation.md has street scenes."""
 CURVES = 'The same numbers while the models were trained.'
 OBJECTS = f"""The first {NUM_PICTURES} of these pictures, with the objects that have a score of at
