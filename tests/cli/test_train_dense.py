@@ -1,5 +1,6 @@
 """Detection and segmentation through the same tools: several processes, checkpoints, resuming."""
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -43,8 +44,9 @@ def test_a_checkpoint_without_the_encoder(dense, call_tool, tmp_path):
 
 
 def test_a_config_that_only_tests(call_tool, tmp_path):
+    config = Path(__file__).parents[2] / 'configs/seg/upernet_cae_vitb_160k_ade20k_ms.py'
     with pytest.raises(ValueError, match='_ms.py is for tools/test.py alone'):
-        call_tool('train.py', 'configs/seg/upernet_cae_vitb_160k_ade20k_ms.py', '--work-dir', tmp_path)
+        call_tool('train.py', config, '--work-dir', tmp_path)
 
 
 @pytest.mark.parametrize('dense', ['seg'], indirect=True)
