@@ -30,7 +30,7 @@ from cae_mm.checkpoint.names import (
     theirs_to_ours,
     translate,
 )
-from cae_mm.checkpoint.positions import (
+from cae_mm.checkpoint.tables import (
     TABLE,
     check_class_row,
     fit_positions,

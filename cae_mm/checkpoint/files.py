@@ -10,7 +10,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
-from cae_mm.engine.checkpoint import AtomicLocalBackend
+from cae_mm.atomic import write_atomically
 
 # What mmengine stores beside tensors, the log's history as numpy arrays, and what the official code
 # and MAE do, their command line.
@@ -87,4 +87,4 @@ def write_checkpoint(state: dict[str, Tensor], path: str | Path, key: str | None
         buffer = io.BytesIO()
         torch.save({key: state, **beside} if key else state, buffer)
         content = buffer.getvalue()
-    AtomicLocalBackend().put(content, path)
+    write_atomically(content, path)

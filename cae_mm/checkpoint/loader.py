@@ -5,13 +5,14 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.registry import WEIGHT_INITIALIZERS
 from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 
 from cae_mm.checkpoint.convert import check_encoder, detect_origin, to_ours
 from cae_mm.checkpoint.files import read_checkpoint, state_of
-from cae_mm.checkpoint.positions import (
-    TABLE,
+from cae_mm.checkpoint.tables import TABLE
+from cae_mm.positions import (
     grid_of,
     recomputed,
     resize_window,
@@ -142,6 +143,23 @@ def _fit_positions(backbone: nn.Module, own: dict[str, Tensor], given: dict[str,
             "pos_mode='resize', or change the table with tools/convert.py --img-size HEIGHT WIDTH")
     given['pos_embed'] = recomputed(table, grid)
     report.append(f'positions of {theirs[0]}x{theirs[1]} patches recomputed for {grid[0]}x{grid[1]}')
+
+
+@WEIGHT_INITIALIZERS.register_module()
+class PretrainedEncoder:
+    """``load_backbone`` as an initializer of mmengine, for ``init_cfg``.
+
+    Args:
+        checkpoint (str): path of the file.
+        prefix (str), **options: see ``load_backbone``.
+    """
+
+    def __init__(self, checkpoint, prefix='', **options):
+        self.arguments = dict(path=checkpoint, prefix=prefix, **options)
+
+    def __call__(self, module: nn.Module) -> None:
+        """Fill the whole encoder, or raise."""
+        load_backbone(module, **self.arguments)
 
 
 @HOOKS.register_module()

@@ -1,14 +1,13 @@
 """Optimisation, training loop, hooks and command line, registered in mmpretrain's registries."""
-from cae_mm.engine.checkpoint import AtomicLocalBackend, SafeCheckpointHook
 from cae_mm.engine.loops import ResumableEpochLoop, ResumableIterLoop
 from cae_mm.engine.monitor import TrainingMonitor
 from cae_mm.engine.optim_wrapper import AutocastOptimWrapper
 from cae_mm.engine.optimizers import TimmLars
 from cae_mm.engine.param_groups import LayerDecayOptimWrapperConstructor
+from cae_mm.engine.safe_checkpoint import SafeCheckpointHook
 from cae_mm.engine.schedules import WarmupCosineLR
 
 __all__ = [
-    'AtomicLocalBackend', 'AutocastOptimWrapper', 'LayerDecayOptimWrapperConstructor',
-    'ResumableEpochLoop', 'ResumableIterLoop', 'SafeCheckpointHook', 'TimmLars', 'TrainingMonitor',
-    'WarmupCosineLR'
+    'AutocastOptimWrapper', 'LayerDecayOptimWrapperConstructor', 'ResumableEpochLoop',
+    'ResumableIterLoop', 'SafeCheckpointHook', 'TimmLars', 'TrainingMonitor', 'WarmupCosineLR'
 ]

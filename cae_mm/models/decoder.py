@@ -5,13 +5,8 @@ from mmpretrain.registry import MODELS
 from timm.layers import to_2tuple
 from torch import Tensor, nn
 
-from cae_mm.models.layers import (
-    LAYER_NORM_EPS,
-    TransformerBlock,
-    gather_tokens,
-    init_transformer,
-    sincos_positions,
-)
+from cae_mm.models.layers import LAYER_NORM_EPS, TransformerBlock, gather_tokens, init_transformer
+from cae_mm.positions import sincos_positions
 
 
 @MODELS.register_module()

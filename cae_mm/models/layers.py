@@ -1,6 +1,4 @@
 """What the encoder, the regressor and the decoder are made of."""
-from functools import lru_cache
-
 import torch
 import torch.nn.functional as F
 from mmpretrain.models.backbones.beit import RelativePositionBias
@@ -8,60 +6,6 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 LAYER_NORM_EPS = 1e-6
-
-
-def sincos_positions(embed_dims: int, height: int, width: int,
-                     device: torch.device | None = None) -> Tensor:
-    """Fixed 2-D sine-cosine positions: half of the channels encode the row, half the column.
-
-    Args:
-        embed_dims (int): channels C, a multiple of 4.
-        height (int): rows of the patch grid.
-        width (int): columns of the patch grid.
-        device (torch.device, optional): where to compute them.
-
-    Returns:
-        Tensor: (1, 1 + height * width, C) float32; the first row, of the class token, is zero.
-
-    Raises:
-        ValueError: when ``embed_dims`` is not a multiple of 4.
-    """
-    if embed_dims % 4:
-        raise ValueError(f'embed_dims={embed_dims} is not a multiple of 4: sine and cosine of row '
-                         f'and column need four equal parts; take {embed_dims // 4 * 4 + 4}')
-    steps = torch.arange(embed_dims // 4, dtype=torch.float32, device=device)
-    frequencies = 10000 ** (-steps / (embed_dims / 4))
-    angles = [torch.arange(side, device=device).unsqueeze(1) * frequencies for side in (height, width)]
-    rows, columns = (torch.cat([a.sin(), a.cos()], dim=1) for a in angles)
-    table = torch.cat([rows.unsqueeze(1).expand(-1, width, -1), columns.expand(height, -1, -1)], dim=2)
-    return F.pad(table.flatten(0, 1), (0, 0, 1, 0)).unsqueeze(0)
-
-
-@lru_cache(maxsize=8)  # Detection sees hundreds of grids, and a table of ViT-L at 800 x 1333 has 17 MB.
-def cached_sincos_positions(embed_dims: int, height: int, width: int, device: torch.device) -> Tensor:
-    """``sincos_positions``, kept for the last few grids: only for reading."""
-    with torch.inference_mode(False):  # What is kept may serve in training next.
-        return sincos_positions(embed_dims, height, width, device)
-
-
-def resize_positions(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Resize a position table bicubically at run time, exactly as the official detection does.
-
-    It enlarges by (h + 0.1) / H, so that rounding never loses a row, and samples at the distances of
-    that scale: a little denser than from border to border.
-
-    Args:
-        table (Tensor): (1, 1 + H * W, C), the class token, which is kept, first.
-        old (tuple[int, int]): H and W, rows and columns of the table's patch grid.
-        new (tuple[int, int]): h and w of the grid at hand.
-
-    Returns:
-        Tensor: (1, 1 + h * w, C).
-    """
-    patches = table[:, 1:].transpose(1, 2).unflatten(2, old).float()
-    scale = tuple((side + 0.1) / size for side, size in zip(new, old, strict=True))
-    patches = F.interpolate(patches, scale_factor=scale, mode='bicubic').to(table)
-    return torch.cat([table[:, :1], patches.flatten(2).transpose(1, 2)], dim=1)
 
 
 def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:

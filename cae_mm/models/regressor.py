@@ -12,8 +12,8 @@ from cae_mm.models.layers import (
     gather_tokens,
     init_token,
     init_transformer,
-    sincos_positions,
 )
+from cae_mm.positions import sincos_positions
 
 
 class RegressorBlock(nn.Module):

@@ -2,24 +2,21 @@
 
 import torch
 import torch.nn.functional as F
+from mmengine.model import initialize
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.registry import MODELS
 from timm.layers import to_2tuple
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cae_mm.checkpoint.loader import load_backbone
-from cae_mm.checkpoint.positions import is_sincos
 from cae_mm.models.layers import (
     LAYER_NORM_EPS,
     TransformerBlock,
-    cached_sincos_positions,
     gather_tokens,
     init_token,
     init_transformer,
-    resize_positions,
-    sincos_positions,
 )
+from cae_mm.positions import cached_sincos_positions, is_sincos, resize_positions, sincos_positions
 
 # name -> embed_dims, num_layers, num_heads. The official tiny and small have 12 heads; timm's 3 and 6.
 ARCHITECTURES = {
@@ -76,9 +73,9 @@ class CAEViT(BaseBackbone):
         frozen_stages (int): freeze the patch embedding and this many blocks; -1 freezes nothing.
         with_cp (bool): keep only the inputs of the blocks for the backward pass, and compute the rest
             again: less memory, a third more time.
-        init_cfg (dict, optional): ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``
-            must fill the whole encoder; ``resize_rel_pos=True`` in it fits relative position
-            tables of another window.
+        init_cfg (dict, optional): ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``,
+            which is 'PretrainedEncoder' here, must fill the whole encoder; ``resize_rel_pos=True`` in
+            it fits relative position tables of another window.
 
     Raises:
         ValueError: for sizes that do not fit together.
@@ -239,10 +236,11 @@ class CAEViT(BaseBackbone):
         return x[:, first_patch:].transpose(1, 2).contiguous().unflatten(2, grid)
 
     def init_weights(self):
-        """Load the checkpoint of ``init_cfg``, whole or not at all."""
-        if self.init_cfg is not None:
-            load_backbone(self, self.init_cfg['checkpoint'], self.init_cfg.get('prefix', ''),
-                          self.init_cfg.get('resize_rel_pos', False))
+        """Initialise by ``init_cfg``; its checkpoint fills the whole encoder or is refused."""
+        cfg = self.init_cfg
+        if cfg is not None:
+            # mmengine's own 'Pretrained' only warns of what is missing.
+            initialize(self, dict(cfg, type='PretrainedEncoder') if cfg['type'] == 'Pretrained' else cfg)
 
     def _load_from_state_dict(self, *args):
         """Load, by whichever loader, and note whether the table could be recomputed."""

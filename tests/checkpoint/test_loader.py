@@ -7,9 +7,8 @@ from cae_mm.checkpoint.convert import convert
 from cae_mm.checkpoint.files import write_checkpoint
 from cae_mm.checkpoint.layouts import FILE_KEYS
 from cae_mm.checkpoint.loader import StrictLoadHook, load_backbone
-from cae_mm.checkpoint.positions import resize_window, resized
 from cae_mm.models import CAEViT
-from cae_mm.models.layers import sincos_positions
+from cae_mm.positions import resize_window, resized, sincos_positions
 
 from .conftest import DIMS, HEADS, PATCH, SIZE
 
@@ -51,8 +50,9 @@ def test_every_origin_is_loaded(save, state, kind, target, suffix):
     loaded(save(kind, target, suffix), state(kind))
 
 
-def test_init_cfg_loads_the_whole_encoder(save, state):
-    model = vit(init_cfg=dict(type='Pretrained', checkpoint=str(save()), prefix='backbone.'))
+@pytest.mark.parametrize('name', ['Pretrained', 'PretrainedEncoder'])
+def test_init_cfg_loads_the_whole_encoder(save, state, name):
+    model = vit(init_cfg=dict(type=name, checkpoint=str(save()), prefix='backbone.'))
     model.init_weights()
     for name, value in model.state_dict().items():
         assert torch.equal(value, state('encoder')[f'backbone.{name}']), name

@@ -6,7 +6,7 @@ from mmpretrain.registry import MODELS
 
 from cae_mm.checkpoint.files import read_checkpoint
 from cae_mm.models import CAEViT
-from cae_mm.models.layers import sincos_positions
+from cae_mm.positions import sincos_positions
 
 SIZES = dict(img_size=32, patch_size=8)
 ARCH = dict(embed_dims=24, num_layers=2, num_heads=4)

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from cae_mm.models import CAEViT
-from cae_mm.models.layers import cached_sincos_positions, sincos_positions
 from cae_mm.models.vit import ARCHITECTURES
+from cae_mm.positions import cached_sincos_positions, sincos_positions
 
 ARCH = dict(embed_dims=32, num_layers=3, num_heads=4)
 

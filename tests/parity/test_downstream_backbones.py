@@ -10,7 +10,7 @@ from torch import nn
 from cae_mm.checkpoint.convert import convert
 from cae_mm.checkpoint.files import write_checkpoint
 from cae_mm.checkpoint.loader import load_backbone
-from cae_mm.models.layers import sincos_positions
+from cae_mm.positions import sincos_positions
 
 TOLERANCE = dict(atol=2e-5, rtol=0)
 

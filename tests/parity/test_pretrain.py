@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cae_mm.checkpoint.convert import convert
 from cae_mm.checkpoint.names import rename
 from cae_mm.models import CAEDecoder, CAEViT, ContextAutoencoder, LatentContextualRegressor
-from cae_mm.models.layers import sincos_positions
+from cae_mm.positions import sincos_positions
 
 TOLERANCE = dict(atol=2e-5, rtol=0)
 
