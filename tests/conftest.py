@@ -5,6 +5,8 @@ import pytest
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
+import cae_mm  # noqa: F401  before the tests import mmcv.ops, which may need the operators of cae_mm.ops
+
 
 def pytest_addoption(parser):
     parser.addoption('--golden', type=Path, metavar='DIR',

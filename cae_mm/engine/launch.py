@@ -1,7 +1,6 @@
 """What the command-line tools share: options, the config they make, processes and threads."""
 import argparse
 import atexit
-import importlib
 import importlib.util
 import os
 import sys
@@ -98,7 +97,7 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 def check_packages(cfg: Config) -> None:
-    """Refuse a detection or segmentation config where its package or mmcv's operators are missing.
+    """Refuse a detection or segmentation config where its package is missing.
 
     Raises:
         ImportError: naming what is missing and how to install it.
@@ -109,11 +108,6 @@ def check_packages(cfg: Config) -> None:
     if importlib.util.find_spec(scope) is None:
         raise ImportError(f'{cfg.filename} needs {scope}, which is not installed: '
                           f"pip install -e '.[{PACKAGES[scope]}]'")
-    try:
-        importlib.import_module('mmcv._ext')
-    except ImportError as error:
-        raise ImportError(f"{cfg.filename} needs mmcv's compiled operators ({error}): make ops, in this "
-                          'environment and after each change of its PyTorch') from error
 
 
 def start_processes(cfg: Config) -> None:
