@@ -60,7 +60,7 @@ class ReproducibleDataset(Dataset):
 
     Args:
         dataset (dict | BaseDataset): The dataset of files, with its pipeline.
-        seed (int): Seed of the augmentation and of the masks.
+        seed (int): Seed of the augmentation and of the masks, until ``set_seed`` gives another.
 
     Raises:
         FileNotFoundError: When there are no images.
@@ -69,8 +69,12 @@ class ReproducibleDataset(Dataset):
 
     def __init__(self, dataset, seed=0):
         self.dataset = build_images(dataset) if isinstance(dataset, dict) else dataset
-        self.seed = seed
+        self._seed = torch.tensor(seed).share_memory_()  # so that running workers see a change
         self._bad = torch.zeros(len(self.dataset), dtype=torch.uint8).share_memory_()
+
+    def set_seed(self, seed):
+        """Take another seed, in the workers too."""
+        self._seed.fill_(seed)
 
     @property
     def metainfo(self):
@@ -88,7 +92,7 @@ class ReproducibleDataset(Dataset):
         epoch, index = divmod(index, len(self))
         for position in range(index, index + len(self)):
             position %= len(self)
-            seed_sample(self.seed, epoch, index)
+            seed_sample(int(self._seed), epoch, index)
             sample, _, _ = self._read(position)
             if sample is not None:
                 return sample

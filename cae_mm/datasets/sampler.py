@@ -16,8 +16,8 @@ class EpochSampler(Sampler):
     Args:
         dataset (Sized): What is sampled.
         shuffle (bool): Whether the order is random (by seed and epoch) or that of the dataset.
-        seed (int, optional): Seed of the order, equal on all ranks and in a resumed run. None, which
-            mmengine passes when the ranks have seeds of their own, is 0.
+        seed (int, optional): Seed of the order, equal on all ranks, until ``set_seed`` gives another.
+            None, which mmengine passes when the ranks have seeds of their own, is 0.
         round_up (bool): What to do with a number of samples that the ranks do not divide: False
             leaves the last of the order out, True repeats the first.
     """
@@ -33,6 +33,10 @@ class EpochSampler(Sampler):
     def set_epoch(self, epoch):
         """Choose the epoch (from 0) of the next iteration."""
         self.epoch = epoch
+
+    def set_seed(self, seed):
+        """Take another seed, equal on all ranks."""
+        self.seed = seed
 
     def set_start(self, num_samples):
         """Let the next iteration, and only that, skip its first ``num_samples`` of this rank."""
@@ -51,7 +55,8 @@ class EpochSampler(Sampler):
 
     def __iter__(self):
         if self.shuffle:
-            generator = torch.Generator().manual_seed(self.seed + self.epoch)
+            # seed + epoch would give all seeds the same orders, in other epochs.
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
             order = torch.randperm(len(self.dataset), generator=generator)
         else:
             order = torch.arange(len(self.dataset))

@@ -4,7 +4,7 @@ from itertools import islice
 
 import numpy as np
 import torch
-from mmengine.dist import get_rank
+from mmengine.dist import broadcast, get_rank
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmpretrain.registry import LOOPS
 
@@ -41,6 +41,11 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         if not len(self.dataloader):
             raise ValueError(f'{len(sampler)} images per process do not make one batch of {batch_size}: '
                              'lower train_dataloader.batch_size')
+
+    def run(self):
+        """Give the run's seed to the data, and train."""
+        set_data_seed(self.runner, self.dataloader)
+        return super().run()
 
     def run_epoch(self) -> None:
         """Train the batches of one epoch that were not yet trained."""
@@ -82,10 +87,29 @@ class ResumableIterLoop(IterBasedTrainLoop):
     Args: those of :class:`mmengine.runner.IterBasedTrainLoop`.
     """
 
+    def run(self):
+        """Give the run's seed to the data, and train."""
+        set_data_seed(self.runner, self.dataloader)
+        # The one that mmengine made in the constructor may have read samples of another seed.
+        self.dataloader_iterator = type(self.dataloader_iterator)(self.dataloader)
+        return super().run()
+
     def run_iter(self, data_batch) -> None:
         """Seed the random generators and train one batch."""
         seed_iteration(self.runner.seed, self._iter)
         super().run_iter(data_batch)
+
+
+def set_data_seed(runner, dataloader) -> None:
+    """Give the run's seed, that of the first rank, to the sampler and the dataset that take one.
+
+    Only now is it final: a resumed run has that of its checkpoint.
+    """
+    seed = torch.tensor(runner.seed)
+    broadcast(seed)  # with diff_rank_seed, each rank has added its number
+    for part in (dataloader.batch_sampler.sampler, dataloader.dataset):
+        if hasattr(part, 'set_seed'):
+            part.set_seed(int(seed))
 
 
 def seed_iteration(seed: int, iteration: int) -> None:

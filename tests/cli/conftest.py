@@ -30,7 +30,7 @@ model = dict(
     target_generator=dict(type='PixelTarget', patch_size=4))
 train_dataloader = dict(
     batch_size=4, num_workers=0, drop_last=True,
-    sampler=dict(type='EpochSampler', seed=0),
+    sampler=dict(type='EpochSampler'),
     collate_fn=dict(type='default_collate'),
     dataset=dict(type='ReproducibleDataset', dataset=dict(
         type='CustomDataset', data_root=data_root, with_label=False, pipeline=[

@@ -71,7 +71,7 @@ def toy_runner(tmp_path):
             default_hooks=dict(runtime_info=dict(type='TrainingMonitor'),
                                logger=dict(type='LoggerHook', interval=1),
                                checkpoint=dict(type='SafeCheckpointHook', interval=1)),
-            randomness=dict(seed=0, diff_rank_seed=True)))
+            randomness=dict(seed=0)))
         cfg.merge_from_dict(changes)
         return Runner.from_cfg(cfg)
 

@@ -32,7 +32,6 @@ train_dataloader = dict(
     collate_fn=dict(type='default_collate'),
     dataset=dict(
         type='ReproducibleDataset',
-        seed=0,
         dataset=dict(
             type='CustomDataset', data_root=data_root, data_prefix='train',
             pipeline=train_pipeline)),

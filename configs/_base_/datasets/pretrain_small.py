@@ -17,7 +17,6 @@ train_dataloader = dict(
     collate_fn=dict(type='default_collate'),
     dataset=dict(
         type='ReproducibleDataset',
-        seed=0,
         dataset=dict(
             type='CustomDataset', data_root=data_root, with_label=False, pipeline=pipeline)),
     # --- what changes only speed ----------------------------------------------------------------
