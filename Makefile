@@ -17,11 +17,11 @@ WHEELS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cae_mm
 
 .PHONY: demo demo-dense test ops
 demo: .venv/installed
-	OMP_NUM_THREADS=$(CORES) .venv/bin/python tools/demo.py $(if $(OUT),--out '$(OUT)') \
+	OMP_NUM_THREADS=$(CORES) .venv/bin/python demo/demo.py $(if $(OUT),--out '$(OUT)') \
 		$(if $(DATA),--data '$(DATA)') $(if $(FORCE),--force)
 
 demo-dense: .venv/dense
-	OMP_NUM_THREADS=$(CORES) .venv/bin/python tools/demo_dense.py $(if $(OUT),--out '$(OUT)') \
+	OMP_NUM_THREADS=$(CORES) .venv/bin/python demo/demo_dense.py $(if $(OUT),--out '$(OUT)') \
 		$(if $(FORCE),--force)
 
 test: .venv/dense

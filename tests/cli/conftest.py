@@ -12,7 +12,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from cae_mm.models import CAEViT
-from tools import make_demo_data as demo
+from demo import make_demo_data as demo
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """

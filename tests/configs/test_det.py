@@ -19,7 +19,7 @@ from torch import nn
 
 from cae_mm.engine import launch
 from cae_mm.models import CAEViT
-from tools import make_demo_data as demo
+from demo import make_demo_data as demo
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'det'
 NAMES = sorted(path.stem for path in CONFIGS.glob('*_coco.py'))

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Write the demo data: real handwritten digits on real photographs, in three standard layouts.
 
-    python tools/make_demo_data.py OUT
+    python demo/make_demo_data.py OUT
 
     OUT/imagenet/{train,val}/CLASS/*.jpg                    one digit per 64 x 64 image
     OUT/coco/{train,val}/*.jpg, annotations/instances_*.json  digits with polygons, 128 x 128

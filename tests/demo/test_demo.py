@@ -25,7 +25,7 @@ def pictures(tmp_path):
 
 def demo(*args):
     return subprocess.run(
-        [sys.executable, 'tools/demo.py', *map(str, args), '--views', '24', '24'], cwd=ROOT,
+        [sys.executable, 'demo/demo.py', *map(str, args), '--views', '24', '24'], cwd=ROOT,
         capture_output=True, text=True)
 
 
@@ -55,4 +55,4 @@ def test_make_demo_passes_on_what_is_asked():
         ['make', '-n', '--no-print-directory', 'demo', 'DATA=/my images', 'OUT=there', 'FORCE=1'],
         cwd=ROOT, capture_output=True, text=True, check=True).stdout
     line = ' '.join(commands.replace('\\\n', '').split())
-    assert line.endswith("tools/demo.py --out 'there' --data '/my images' --force")
+    assert line.endswith("demo/demo.py --out 'there' --data '/my images' --force")

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """The whole method in minutes: train a tokenizer, pre-train CAE, and show what the encoder learned.
 
-    python tools/demo.py                       on handwritten digits over photographs
-    python tools/demo.py --data MY_IMAGES      on your own images
+    python demo/demo.py                       on handwritten digits over photographs
+    python demo/demo.py --data MY_IMAGES      on your own images
 
 Every step is a command that is printed before it runs; a step whose result exists is not repeated.
 """
@@ -139,7 +139,7 @@ def data_step(source: Path | None, data: Path) -> Step:
     record.write_text(str(source))
     done = data.parent / 'done.txt'
     if source is None:
-        return Step('Make the demo data', ['tools/make_demo_data.py', data.parent, '--done', done],
+        return Step('Make the demo data', ['demo/make_demo_data.py', data.parent, '--done', done],
                     done)
     return Step('Copy your images, small',
                 ['tools/prepare_images.py', source, data, '--done', done], done)

@@ -4,14 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tools.make_demo_data import make_demo_data
+from demo.make_demo_data import make_demo_data
 
 ROOT = Path(__file__).parents[2]
 
 
 def demo(out):
     return subprocess.run(
-        [sys.executable, 'tools/demo_dense.py', '--out', str(out), '--views', '16', '16',
+        [sys.executable, 'demo/demo_dense.py', '--out', str(out), '--views', '16', '16',
          '--length', '1', '2'],
         cwd=ROOT, capture_output=True, text=True)
 

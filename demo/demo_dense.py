@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Detection and segmentation in minutes: the demo's encoder against the same network from scratch.
 
-    python tools/demo_dense.py
+    python demo/demo_dense.py
 
-Begins with those steps of tools/demo.py that were not done yet, in the same folder. Every step is a
+Begins with those steps of demo/demo.py that were not done yet, in the same folder. Every step is a
 command that is printed before it runs; a step whose result exists is not repeated.
 """
 import argparse
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from demo import PRETRAIN_VIEWS, ROOT, TOKENIZER_VIEWS, Step, Steps, pretrain, print_table
 from mmengine.config import Config
 from mmengine.structures import BaseDataElement
 from PIL import Image
@@ -21,6 +20,7 @@ from PIL import Image
 from cae_mm.engine import launch
 from cae_mm.visualization import DensePredictor, Section, draw_curves, write_report
 from cae_mm.visualization.curves import read_scalars, series
+from demo import PRETRAIN_VIEWS, ROOT, TOKENIZER_VIEWS, Step, Steps, pretrain, print_table
 
 STARTS = {'scratch': 'from scratch', 'cae': 'from CAE'}
 NUM_PICTURES = 4
@@ -220,7 +220,7 @@ def main() -> None:
     """Run all steps."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--out', type=Path, default=Path('demo_out'), help='folder of the demo, default: '
-                        'demo_out; what tools/demo.py made there of the embedded data is used')
+                        'demo_out; what demo/demo.py made there of the embedded data is used')
     parser.add_argument('--force', action='store_true', help='repeat what is done already')
     parser.add_argument('--views', type=int, nargs=2, default=(TOKENIZER_VIEWS, PRETRAIN_VIEWS),
                         metavar=('TOKENIZER', 'CAE'), help='images that the pre-trainings see')

@@ -1,0 +1,94 @@
+"""Small copies of a folder of any images, with a train and a val part where it has classes."""
+import hashlib
+from pathlib import Path
+
+from PIL import Image
+
+from cae_mm.transforms import LoadRGBImage
+
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
+UNLABELLED = 'unlabelled'  # the folder of images without classes
+
+
+def find_images(folder: Path) -> list[Path]:
+    """List images at any depth, in an order that depends on their names alone but mixes them."""
+    files = [path for path in folder.rglob('*') if path.suffix.lower() in SUFFIXES]
+    return sorted(files, key=lambda path: hashlib.sha256(
+        str(path.relative_to(folder)).encode()).digest())
+
+
+def find_classes(folder: Path) -> dict[str, list[Path]]:
+    """Images of each sub-folder that has two or more; {} with fewer than two such folders."""
+    folders = sorted(path for path in folder.iterdir() if path.is_dir())
+    classes = {path.name: find_images(path) for path in folders}
+    classes = {name: files for name, files in classes.items() if len(files) > 1}
+    return classes if len(classes) > 1 else {}
+
+
+def split(source: Path, val_share: float) -> dict[str, dict[str, list[Path]]]:
+    """Assign the images of a folder: ``{'train': {class: files}, 'val': {class: files}}``."""
+    if (source / 'train').is_dir() and (source / 'val').is_dir():
+        parts = {part: find_classes(source / part) for part in ('train', 'val')}
+        if parts['train'] and set(parts['train']) == set(parts['val']):
+            return parts
+    classes = find_classes(source)
+    if not classes:
+        return {'train': {UNLABELLED: find_images(source)}}
+    cuts = {name: max(1, round(val_share * len(files))) for name, files in classes.items()}
+    return {'train': {name: files[cuts[name]:] for name, files in classes.items()},
+            'val': {name: files[:cuts[name]] for name, files in classes.items()}}
+
+
+def shrink(path: Path, target: Path, side: int) -> str | None:
+    """Write a JPEG whose shorter side is at most ``side``; return why the file cannot be read."""
+    results = dict(img_path=str(path))
+    if LoadRGBImage()(results) is None:
+        return results['load_error']
+    image = Image.fromarray(results['img'])
+    scale = side / min(image.size)
+    if scale < 1:
+        image = image.resize([max(1, round(scale * length)) for length in image.size],
+                             Image.Resampling.BICUBIC, reducing_gap=3)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    image.save(target, quality=95)
+
+
+def prepare(source: Path, out: Path, side: int = 96, max_images: int = 20000,
+            val_share: float = 0.2) -> dict[str, int]:
+    """Write ``out/train/CLASS/*.jpg`` and, with classes, ``out/val/CLASS/*.jpg``.
+
+    Args:
+        source (Path): folder of images.
+        out (Path): folder to write.
+        side (int): largest length of the shorter side, in pixels.
+        max_images (int): take at most so many; the share of each class stays.
+        val_share (float): part of each class for validation where ``source`` has no val.
+
+    Returns:
+        dict[str, int]: images written per part, and number of classes.
+
+    Raises:
+        FileNotFoundError: without such a folder, or images in it.
+        RuntimeError: when more than a tenth of the files cannot be read.
+    """
+    if not source.is_dir():
+        raise FileNotFoundError(f'there is no folder {source}')
+    parts = split(source, val_share)
+    total = sum(len(files) for classes in parts.values() for files in classes.values())
+    if not total:
+        raise FileNotFoundError(f'{source} has no images ({", ".join(SUFFIXES)}) at any depth')
+    share, bad, counts = min(1, max_images / total), {}, {}
+    for part, classes in parts.items():
+        for name, files in classes.items():
+            for index, path in enumerate(files[:max(1, round(share * len(files)))]):
+                problem = shrink(path, out / part / name / f'{index:06d}.jpg', side)
+                if problem:
+                    bad[path] = problem
+                else:
+                    counts[part] = counts.get(part, 0) + 1
+    named = '; '.join(f'{path} ({reason})' for path, reason in list(bad.items())[:10])
+    if 10 * len(bad) > len(bad) + sum(counts.values()):
+        raise RuntimeError(f'{len(bad)} of {total} images are unreadable: {named}')
+    if bad:
+        print(f'skipped {len(bad)} unreadable images: {named}')
+    return counts | {'classes': len(parts['train']) if 'val' in parts else 0}
