@@ -17,21 +17,30 @@ def find_images(folder: Path) -> list[Path]:
         str(path.relative_to(folder)).encode()).digest())
 
 
-def find_classes(folder: Path) -> dict[str, list[Path]]:
-    """Images of each sub-folder that has two or more; {} with fewer than two such folders."""
+def find_classes(folder: Path, least: int) -> dict[str, list[Path]]:
+    """Images of each sub-folder that has at least so many; {} with fewer than two such folders."""
     folders = sorted(path for path in folder.iterdir() if path.is_dir())
     classes = {path.name: find_images(path) for path in folders}
-    classes = {name: files for name, files in classes.items() if len(files) > 1}
+    classes = {name: files for name, files in classes.items() if len(files) >= least}
     return classes if len(classes) > 1 else {}
 
 
 def split(source: Path, val_share: float) -> dict[str, dict[str, list[Path]]]:
-    """Assign the images of a folder: ``{'train': {class: files}, 'val': {class: files}}``."""
+    """Assign the images of a folder: ``{'train': {class: files}, 'val': {class: files}}``.
+
+    Without classes only ``train`` is there; of a ``source`` with train/ and val/, the former.
+
+    Raises:
+        ValueError: when train/ and val/ have different classes.
+    """
     if (source / 'train').is_dir() and (source / 'val').is_dir():
-        parts = {part: find_classes(source / part) for part in ('train', 'val')}
-        if parts['train'] and set(parts['train']) == set(parts['val']):
+        parts = {part: find_classes(source / part, 1) for part in ('train', 'val')}
+        if differ := sorted(parts['train'].keys() ^ parts['val'].keys()):
+            raise ValueError(f'{source}: train and val have different classes: {", ".join(differ)}')
+        if parts['train']:
             return parts
-    classes = find_classes(source)
+        source = source / 'train'
+    classes = find_classes(source, 2)
     if not classes:
         return {'train': {UNLABELLED: find_images(source)}}
     cuts = {name: max(1, round(val_share * len(files))) for name, files in classes.items()}
@@ -69,6 +78,7 @@ def prepare(source: Path, out: Path, side: int = 96, max_images: int = 20000,
 
     Raises:
         FileNotFoundError: without such a folder, or images in it.
+        ValueError: see ``split``.
         RuntimeError: when more than a tenth of the files cannot be read.
     """
     if not source.is_dir():

@@ -38,6 +38,16 @@ def test_own_split_is_kept(tmp_path):
     assert prepare(tmp_path / 'own', tmp_path / 'out') == {'train': 8, 'val': 6, 'classes': 2}
 
 
+def test_a_split_without_classes_or_with_other_ones(tmp_path):
+    for split in ('train', 'val'):
+        for i in range(3):
+            save(tmp_path / 'flat' / split / f'{i}.png')
+            save(tmp_path / 'odd' / split / ('cat', f'{split}_dog')[i % 2] / f'{i}.png')
+    assert prepare(tmp_path / 'flat', tmp_path / 'out') == {'train': 3, 'classes': 0}
+    with pytest.raises(ValueError, match='odd: train and val have different classes: train_dog, val_dog'):
+        prepare(tmp_path / 'odd', tmp_path / 'out')
+
+
 def test_own_images_at_most(tmp_path):
     for i in range(20):
         save(tmp_path / 'own' / f'{i}.png')
