@@ -8,21 +8,11 @@ Every step is a command that is printed before it runs; a step whose result exis
 """
 import argparse
 import json
-import shlex
-import subprocess
-import sys
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from cae_mm.visualization import Section, draw_curves, write_report
+from steps import PRETRAIN, PRETRAIN_VIEWS, TOKENIZER_VIEWS, Step, Steps, count, pretrain, print_table
 
-ROOT = Path(__file__).resolve().parents[1]
-TOKENIZER = 'configs/tokenizer/dvae_demo.py'
-PRETRAIN = 'configs/pretrain/cae_vitt_demo.py'
-# Images that each training sees; with fewer different ones there are more epochs.
-TOKENIZER_VIEWS, PRETRAIN_VIEWS = 40_000, 80_000
+from cae_mm.visualization import Section, draw_curves, write_report
 
 LEAD = """A vision transformer saw unlabelled images with half of their patches hidden, and
 learned to predict what the hidden patches are. This page shows what that taught it."""
@@ -39,120 +29,6 @@ and the predicted representations approach those that the encoder gives the hidd
 (alignment)."""
 TOKENIZED = """A discrete VAE learns to describe each patch by one code. Codes that are never
 used would be wasted; the perplexity is the number of codes in effective use."""
-
-
-@dataclass
-class Step:
-    """A command and the file that it leaves behind."""
-    title: str
-    command: list
-    result: Path
-    seconds: float | None = None  # None when the result was there already
-
-    def shell(self) -> str:
-        """The command as one would type it in the repository's root."""
-        return shlex.join(['python', *map(str, self.command)])
-
-    def run(self, logs: Path, force: bool) -> None:
-        """Run the command, show its progress, and keep its output in ``logs``.
-
-        Raises:
-            SystemExit: with the end of the output when the command fails.
-        """
-        print(f'\n== {self.title}\n   {self.shell()}', flush=True)
-        if self.result.exists() and not force:
-            print(f'   already done: {self.result}')
-            return
-        logs.mkdir(parents=True, exist_ok=True)
-        log, start, lines = logs / f'{self.result.parent.name}_{self.result.stem}.log', time.time(), []
-        command = [str(part) for part in self.command if not (force and part == '--resume')]
-        process = subprocess.Popen(
-            [sys.executable, '-W', 'ignore', *command], cwd=ROOT, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        with open(log, 'w') as file:
-            for line in process.stdout:
-                lines.append(line)
-                file.write(line)
-                if 'INFO - Epoch(' in line or 'INFO - Iter(' in line:
-                    print('   ' + line.split('INFO - ')[-1].split('grad_norm')[0].strip(),
-                          flush=True)
-        if process.wait() or not self.result.exists():
-            sys.exit(f'{"".join(lines[-25:])}\n{self.title} failed; all of its output is in {log}')
-        self.seconds = time.time() - start
-        print(f'   {self.seconds:.0f} s')
-
-
-@dataclass
-class Steps:
-    """The steps of a demo that writes to ``out``, in the order in which they ran."""
-    out: Path
-    force: bool = False
-    done: list[Step] = field(default_factory=list)
-
-    def run(self, step: Step) -> Path:
-        """Run a step, if its result is not there; return the result."""
-        self.done.append(step)
-        step.run(self.out / 'logs', self.force)
-        return step.result
-
-    def seconds(self) -> float:
-        """What the steps took that were not done before."""
-        return sum(step.seconds or 0 for step in self.done)
-
-    def section(self) -> Section:
-        """The commands, for the report."""
-        commands = [f'# {step.title}' + (f', {step.seconds:.0f} s' if step.seconds else '')
-                    + f'\n{step.shell()}' for step in self.done]
-        return Section('Do it again', 'In the root of the repository, with its environment active:',
-                       code='\n'.join(commands))
-
-
-def count(folder: Path) -> int:
-    """Number of images below a folder of ``data``."""
-    return sum(1 for _ in folder.rglob('*.jpg'))
-
-
-def train_step(title: str, config: str, work_dir: Path, data: Path, views: int, batch_size: int,
-               options: tuple[str, ...] = ()) -> Step:
-    """A training that sees about ``views`` images, continued where an earlier call was stopped."""
-    num_images = count(data / 'train')
-    batch_size = min(batch_size, num_images)
-    epochs = max(1, round(views / (num_images // batch_size * batch_size)))
-    return Step(title, [
-        'tools/train.py', config, '--work-dir', work_dir, '--data-root', data / 'train', '--resume',
-        '--cfg-options', f'train_dataloader.batch_size={batch_size}',
-        f'train_cfg.max_epochs={epochs}', f'param_scheduler.warmup_epochs={epochs / 12:.3g}',
-        f'default_hooks.checkpoint.interval={max(1, epochs // 8)}', *options],
-        work_dir / f'epoch_{epochs}.pth')
-
-
-def data_step(source: Path | None, data: Path) -> Step:
-    """Write the embedded images, or small copies of ``source``.
-
-    Raises:
-        SystemExit: when ``data`` was made from another source.
-    """
-    record = data.parent / 'source.txt'
-    if record.is_file() and record.read_text() != str(source):
-        sys.exit(f'{data} was made from {record.read_text()}, not {source}: choose another --out')
-    data.parent.mkdir(parents=True, exist_ok=True)
-    record.write_text(str(source))
-    done = data.parent / 'done.txt'
-    if source is None:
-        return Step('Make the demo data', ['demo/make_demo_data.py', data.parent, '--done', done],
-                    done)
-    return Step('Copy your images, small',
-                ['tools/prepare_images.py', source, data, '--done', done], done)
-
-
-def pretrain(steps: Steps, source: Path | None, views: Sequence[int]) -> tuple[Path, Path]:
-    """Make the data and train on it; return the checkpoints of the tokenizer and of CAE."""
-    data = steps.out / 'data' / 'imagenet'
-    steps.run(data_step(source, data))
-    tokenizer = steps.run(train_step('Train the tokenizer', TOKENIZER, steps.out / 'tokenizer', data,
-                                     views[0], 64))
-    return tokenizer, steps.run(train_step('Pre-train CAE', PRETRAIN, steps.out / 'pretrain', data,
-                                           views[1], 32, (f'tokenizer={tokenizer}',)))
 
 
 def result_table(results: dict[str, dict[str, float]]) -> list[list[str]]:
@@ -191,12 +67,6 @@ def report(steps: Steps, table: list[list[str]], data: Path) -> None:
         steps.section()]
     write_report(out / 'report.html', 'CAE: a context autoencoder, pre-trained in minutes', LEAD,
                  sections)
-
-
-def print_table(table: list[list[str]]) -> None:
-    """Print a table of the report."""
-    for name, *cells in table:
-        print(f'{name:<22}' + ''.join(f'{cell:>16}' for cell in cells))
 
 
 def main() -> None:

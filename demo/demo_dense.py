@@ -16,11 +16,11 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.structures import BaseDataElement
 from PIL import Image
+from steps import PRETRAIN_VIEWS, ROOT, TOKENIZER_VIEWS, Step, Steps, pretrain, print_table
 
 from cae_mm.engine import launch
 from cae_mm.visualization import DensePredictor, Section, draw_curves, write_report
 from cae_mm.visualization.curves import read_scalars, series
-from demo import PRETRAIN_VIEWS, ROOT, TOKENIZER_VIEWS, Step, Steps, pretrain, print_table
 
 STARTS = {'scratch': 'from scratch', 'cae': 'from CAE'}
 NUM_PICTURES = 4
