@@ -1,4 +1,8 @@
 """Shared fixtures of the test suite."""
+import functools
+import os
+import subprocess
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,23 @@ def pytest_addoption(parser):
     parser.addoption('--golden', type=Path, metavar='DIR',
                      default=Path(__file__).parent / 'parity' / 'golden',
                      help='directory of the golden arrays of the official implementation')
+
+
+@functools.cache
+def compiler_problem():
+    """Why PyTorch cannot compile for this CPU: no C++ compiler, or one without OpenMP or Python.h."""
+    command = [os.environ.get('CXX', 'g++'), '-fopenmp', '-fsyntax-only', '-x', 'c++',
+               '-I' + sysconfig.get_path('include'), '-']
+    try:
+        subprocess.run(command, input=b'#include <omp.h>\n#include <Python.h>', check=True,
+                       capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        return f'torch.compile needs a C++ compiler: {error}'
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker('needs_compiler') and compiler_problem():
+        pytest.skip(compiler_problem())
 
 
 @pytest.fixture(scope='session')

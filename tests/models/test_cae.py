@@ -105,6 +105,7 @@ def test_bfloat16_autocast_keeps_gradients_of_the_encoder():
     assert nn.functional.cosine_similarity(low, full, dim=0) > 0.99
 
 
+@pytest.mark.needs_compiler
 def test_compiled_forward_agrees():
     model = build().eval()
     inputs = model.data_preprocessor(batch())['inputs']
