@@ -14,6 +14,7 @@ from PIL import Image
 
 FILTERS = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC,
            'lanczos': Image.Resampling.LANCZOS}
+TORCH_HAS_LANCZOS = torch.__version__ >= '2.13'
 
 
 def resize_pillow(image, size, interpolation):
@@ -24,6 +25,8 @@ def resize_pillow(image, size, interpolation):
 
 def resize_torch(image, size, interpolation):
     """Resize with PyTorch's vector code for Pillow's filters; its weights have 16 bits, not 32."""
+    if interpolation == 'lanczos' and not TORCH_HAS_LANCZOS:
+        return resize_pillow(image, size, interpolation)
     planes = torch.from_numpy(image).permute(2, 0, 1)[None]
     return F.interpolate(planes, size, mode=interpolation, antialias=True)[0]
 
@@ -49,7 +52,7 @@ class TwoViewCrop(BaseTransform):
         flip_prob (float): Probability of the horizontal flip.
         backend (str): 'pillow' is bit-exact with the official code; 'torch' applies the same
             antialiased filters several times faster, and about one value in 200 differs, by one or
-            two levels of 255.
+            two levels of 255. Before PyTorch 2.13, which has no Lanczos filter, that one is Pillow's.
 
     Raises:
         ValueError: For a filter or backend of another name.

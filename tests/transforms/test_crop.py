@@ -46,6 +46,14 @@ def test_fast_backend_is_close_on_natural_statistics():
     assert difference.max() <= 2 and (difference > 0).float().mean() < 0.01
 
 
+def test_before_torch_2_13_lanczos_is_pillows(monkeypatch):
+    monkeypatch.setattr('cae_mm.transforms.crop.TORCH_HAS_LANCZOS', False)
+    exact, fast = (TwoViewCrop(64, 32, backend=backend).crop(noise(50, 70), (5, 11, 33, 40), False)
+                   for backend in ('pillow', 'torch'))
+    assert torch.equal(exact['target_img'], fast['target_img'])  # lanczos
+    assert not torch.equal(exact['img'], fast['img'])
+
+
 @pytest.mark.parametrize('shape', [(1, 1), (1, 300), (300, 1), (7, 500), (300, 200)])
 def test_box_lies_in_the_image(shape):
     crop = TwoViewCrop(8)

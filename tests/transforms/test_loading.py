@@ -1,9 +1,14 @@
 """Every kind of image file becomes upright 8-bit RGB; a damaged one is reported, not raised."""
+import io
+import sys
+import types
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageOps
 
-from cae_mm.transforms import LoadRGBImage
+from cae_mm.transforms import LoadRGBImage, loading
 
 
 def picture(height=24, width=40):
@@ -79,3 +84,38 @@ def test_file_backend(tmp_path):
     picture().save(tmp_path / 'x.png')
     transform = LoadRGBImage(backend_args=dict(backend='local'))
     assert np.array_equal(transform({'img_path': str(tmp_path / 'x.png')})['img'], picture())
+
+
+def pillow_decoder(data):
+    """What torchcodec gives, where it is not installed."""
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert('RGB')
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize('hidden, module', [
+    ([], 'torchcodec'), (['torchcodec.decoders'], 'torchvision'),
+    (['torchcodec.decoders', 'torchvision.io'], 'pillow')])
+def test_decoders_give_the_same_pixels(tmp_path, monkeypatch, hidden, module):
+    try:
+        import torchcodec.decoders as decoders
+    except (ImportError, OSError, RuntimeError):
+        decoders = types.SimpleNamespace(decode_jpeg=pillow_decoder)
+        monkeypatch.setitem(sys.modules, 'torchcodec', types.ModuleType('torchcodec'))
+        monkeypatch.setitem(sys.modules, 'torchcodec.decoders', decoders)
+    for name in hidden:
+        monkeypatch.setitem(sys.modules, name, None)
+    decode = loading.jpeg_decoder()
+    assert (decode is decoders.decode_jpeg) == (module == 'torchcodec')
+    assert (decode is None) == (module == 'pillow')
+    monkeypatch.setattr(loading, 'decode_jpeg', decode)
+    exif = Image.Exif()
+    exif[0x112] = 6
+    for number, (mode, options) in enumerate([
+            ('RGB', {}), ('RGB', dict(exif=exif)), ('RGB', dict(progressive=True, subsampling=2)),
+            ('L', dict(exif=exif)), ('CMYK', {})]):
+        path = tmp_path / f'{number}.jpg'
+        picture().convert(mode).save(path, **options)
+        assert np.array_equal(load(path)['img'], ImageOps.exif_transpose(Image.open(path)).convert('RGB'))
+    damaged = {'img_path': str(tmp_path / 'damaged.jpg')}
+    (tmp_path / 'damaged.jpg').write_bytes(path.read_bytes()[:-200])
+    assert LoadRGBImage()(damaged) is None and 'truncated' in damaged['load_error']
