@@ -57,11 +57,12 @@ def register_configs() -> None:
     Not those of detectors and segmentors: the hub builds mmpretrain's models only. It loads
     ``pretrained`` by mmengine, which only warns of keys that do not fit: give it a
     checkpoint of the same model, trained here or written by tools/convert.py. The index is in the
-    root of a checkout, or in the package when that was installed from a wheel.
+    root of a checkout, or in the package when that was installed from a wheel; a package
+    that was copied without either has encoders by name, and no configs.
     """
     package = Path(__file__).parent
     root = package / '.mim' if (package / '.mim').is_dir() else package.parent
     # The hub refuses a name that it has; this package may be imported anew.
-    if not ModelHub.has('cae_vitb_300e'):
+    if (root / 'configs').is_dir() and not ModelHub.has('cae_vitb_300e'):
         for task in ('pretrain', 'cls'):
             ModelHub.register_model_index(root / 'configs' / task / 'metafile.yml', config_prefix=root)

@@ -1,6 +1,5 @@
 """What a run tells about itself, and when it stops itself."""
 import math
-import resource
 import sys
 import time
 
@@ -9,6 +8,11 @@ from mmengine.dist import get_world_size
 from mmengine.hooks import LoggerHook, RuntimeInfoHook
 from mmengine.model import is_model_wrapper
 from mmpretrain.registry import HOOKS
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 # Dense bfloat16 peak of one device in FLOP/s, from the vendor's data sheets; the first name found
 # in the device's name counts.
@@ -123,7 +127,8 @@ class TrainingMonitor(RuntimeInfoHook):
         hub.update_scalar('train/progress', 100. * (runner.iter + 1) / runner.max_iters)
         if self.peak_images_per_s:
             hub.update_scalar('train/mfu', rate / world / self.peak_images_per_s)
-        if not torch.cuda.is_available():  # with a GPU, mmengine logs its memory under this name
+        # With a GPU, mmengine logs its memory under this name.
+        if not torch.cuda.is_available() and resource:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             unit = 2**20 if sys.platform == 'darwin' else 2**10
             hub.update_scalar('train/memory', peak // unit)
