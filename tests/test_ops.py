@@ -217,25 +217,32 @@ def test_sigmoid_focal_loss(ours, weight):
           definition, random(4, 3) * 3)
 
 
-def compute_all(dtype):
+def compute_all(dtype, device='cpu'):
     """Values and gradients of all operators that mmcv computes on CPUs."""
-    maps, weight, bias, offset, mask = (tensor.to(dtype).requires_grad_() for tensor in (
+    maps, weight, bias, offset, mask = (tensor.to(device, dtype).requires_grad_() for tensor in (
         random(2, 4, 12, 13), random(6, 4, 3, 3, seed=1), random(6, seed=2), random(2, 18, 12, 13, seed=3),
         random(2, 9, 12, 13, seed=4).sigmoid()))
-    regions = rois(30, 2, 48).to(dtype)
+    regions = rois(30, 2, 48).to(device, dtype)
     outputs = [mmcv.ops.roi_align(maps, regions, (7, 5), 0.25, samples, 'avg', aligned)
                for samples in (0, 2) for aligned in (True, False)]
     outputs += [mmcv.ops.deform_conv2d(maps, offset, weight, 1, 1),
                 mmcv.ops.modulated_deform_conv2d(maps, offset, mask, weight, bias, 1, 1)]
-    sum((output * random(*output.shape).to(dtype)).sum() for output in outputs).backward()
+    sum((output * random(*output.shape).to(output)).sum() for output in outputs).backward()
     values = [tensor.detach() for tensor in outputs]
     values += [tensor.grad for tensor in (maps, weight, bias, offset, mask)]
-    candidates, scores = boxes(300, 60, dtype=torch.float32), random(300, seed=5).sigmoid().float()
+    candidates = boxes(300, 60, dtype=torch.float32).to(device)
+    scores = random(300, seed=5).sigmoid().float().to(device)
     for border in 0, 1:
         values += mmcv.ops.nms(candidates, scores, 0.5, border)
         for method in 'naive', 'linear', 'gaussian':
             values += mmcv.ops.soft_nms(candidates, scores, 0.3, 0.5, 0.05, method, border)
-    return values
+    return [value.cpu() for value in values]
+
+
+def assert_near(values, expected, tolerance):
+    for got, want in zip(values, expected, strict=True):
+        assert got.shape == want.shape and got.dtype == want.dtype
+        assert (got - want).double().norm() <= tolerance * want.double().norm()
 
 
 @pytest.mark.skipif(isinstance(COMPILED, ops.Operators), reason='mmcv has no operators of its own here')
@@ -246,9 +253,13 @@ def test_equal_to_those_that_mmcv_compiles(use, dtype, tolerance):
     use(COMPILED)
     expected = compute_all(dtype)
     use(ops.Operators('mmcv._ext', 'a test compares them'))
-    for got, want in zip(compute_all(dtype), expected, strict=True):
-        assert got.shape == want.shape and got.dtype == want.dtype
-        assert (got - want).double().norm() <= tolerance * want.double().norm()
+    assert_near(compute_all(dtype), expected, tolerance)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.parametrize('dtype, tolerance', [(torch.float32, 1e-4), (torch.bfloat16, 1e-2)])
+def test_gpus_compute_the_same(ours, dtype, tolerance):
+    assert_near(compute_all(dtype, 'cuda'), compute_all(dtype), tolerance)
 
 
 def test_others_are_an_error_when_called(ours):
