@@ -5,10 +5,11 @@ from cae_mm.models.decoder import CAEDecoder
 from cae_mm.models.heads import AttentiveProbeHead
 from cae_mm.models.necks import ViTFeaturePyramid
 from cae_mm.models.regressor import LatentContextualRegressor
-from cae_mm.models.targets import DALLETokenizer, DiscreteVAE, PixelTarget
+from cae_mm.models.targets import DALLETokenizer, DiscreteVAE, PixelTarget, TargetGenerator
 from cae_mm.models.vit import CAEViT
 
 __all__ = [
     'AttentiveProbeHead', 'CAEDataPreprocessor', 'CAEDecoder', 'CAEViT', 'ContextAutoencoder',
-    'DALLETokenizer', 'DiscreteVAE', 'LatentContextualRegressor', 'PixelTarget', 'ViTFeaturePyramid'
+    'DALLETokenizer', 'DiscreteVAE', 'LatentContextualRegressor', 'PixelTarget', 'TargetGenerator',
+    'ViTFeaturePyramid'
 ]

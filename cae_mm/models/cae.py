@@ -55,7 +55,8 @@ class ContextAutoencoder(BaseSelfSupervisor):
         backbone (dict): the encoder, ``CAEViT``.
         neck (dict): ``LatentContextualRegressor``.
         head (dict): ``CAEDecoder``.
-        target_generator (dict): what is decoded: ``DALLETokenizer``, ``DiscreteVAE``, ``PixelTarget``.
+        target_generator (dict): what is decoded, a ``TargetGenerator``: ``DALLETokenizer``,
+            ``DiscreteVAE``, ``PixelTarget``.
         align_weight (float): weight of the alignment loss.
         data_preprocessor (dict): ``CAEDataPreprocessor``.
         init_cfg (dict, optional): initialisation of the whole model.
@@ -72,9 +73,7 @@ class ContextAutoencoder(BaseSelfSupervisor):
             data_preprocessor=data_preprocessor or dict(type='CAEDataPreprocessor'))
         self.align_weight = align_weight
         self._check()
-        if hasattr(self.target_generator, 'require_weights'):
-            self.target_generator.require_weights()
-        self.target_generator.requires_grad_(False)
+        self.target_generator.freeze()
         # The tokenizer is an input of the training, not a result: checkpoints do not carry it.
         self.register_state_dict_post_hook(_drop_tokenizer)
         self.register_load_state_dict_post_hook(_ignore_tokenizer)
@@ -170,7 +169,7 @@ class ContextAutoencoder(BaseSelfSupervisor):
         """FLOPs of training on one image with half of its patches masked, as for model FLOP utilisation.
 
         Matrix multiplications only: passes with gradients count three times, the alignment pass and
-        the tokenizer's encoder once.
+        the target generator once.
         """
         patches = self.backbone.pos_embed.shape[1] - 1
         masked = patches // 2
@@ -189,15 +188,13 @@ class ContextAutoencoder(BaseSelfSupervisor):
         project = [blocks(self.neck.project, n) for n in (visible, masked)]
         regress = blocks(self.neck.blocks, masked, patches)
         decode = blocks(self.head, masked)
-        total = 3 * (encode[0] + project[0] + regress + decode) + encode[1] + project[1]
-        if not hasattr(self.target_generator, 'encoder'):
-            return total
-        device, stride = self.backbone.pos_embed.device, self.target_generator.encoder.stride
+        device, stride = self.backbone.pos_embed.device, self.target_generator.stride
         with FlopCounterMode(display=False) as counter:
             self.target_generator.get_targets(
                 torch.zeros(1, 3, *(stride * side for side in self.backbone.grid_size), device=device),
                 torch.arange(masked, device=device)[None])
-        return total + counter.get_total_flops()
+        return (3 * (encode[0] + project[0] + regress + decode) + encode[1] + project[1]
+                + counter.get_total_flops())
 
     def compile_forward(self):
         """Compile the method with torch.compile; losses and targets stay eager."""

@@ -8,6 +8,12 @@ from torch import Tensor, nn
 LAYER_NORM_EPS = 1e-6
 
 
+def patchify(images: Tensor, patch_size: int) -> Tensor:
+    """Cut (B, C, H, W) into patches (B, N, C * p * p), row-major; p divides H and W."""
+    patches = images.unflatten(2, (-1, patch_size)).unflatten(4, (-1, patch_size))  # B, C, h, p, w, p
+    return patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+
 def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
     """Pick ``index`` (B, n) along dimension 1 of ``tokens`` (B or 1, N, C): (B, n, C)."""
     tokens = tokens.expand(index.shape[0], -1, -1)

@@ -15,6 +15,7 @@ from cae_mm.models.layers import (
     gather_tokens,
     init_token,
     init_transformer,
+    patchify,
 )
 from cae_mm.positions import cached_sincos_positions, is_sincos, resize_positions, sincos_positions
 
@@ -163,10 +164,8 @@ class CAEViT(BaseBackbone):
         Returns:
             Tensor: (B, 1 + n, C), class token first (absent without one), positions added.
         """
-        p, (h, w) = self.patch_size, self.grid(*images.shape[-2:])
-        patches = images.unflatten(2, (h, p)).unflatten(4, (w, p))  # B, 3, h, p, w, p
-        patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
-        positions = self.positions((h, w))
+        positions = self.positions(self.grid(*images.shape[-2:]))
+        patches = patchify(images, self.patch_size)
         patch_positions = positions[:, 1:]
         if keep is not None:
             patches = gather_tokens(patches, keep)

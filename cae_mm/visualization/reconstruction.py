@@ -30,10 +30,7 @@ class Reconstruction:
 
 def second_view(model: nn.Module, images: Tensor) -> Tensor:
     """Resize (B, 3, H, W) in [0, 1] so that its targets lie on the patch grid of the encoder."""
-    grid = model.backbone.grid(*images.shape[-2:])
-    targets = model.target_generator.grid_size(*images.shape[-2:])
-    size = [side * patches // own
-            for side, patches, own in zip(images.shape[-2:], grid, targets, strict=True)]
+    size = [model.target_generator.stride * side for side in model.backbone.grid(*images.shape[-2:])]
     if size == list(images.shape[-2:]):
         return images
     return F.interpolate(images, size, mode='bicubic', antialias=True).clamp(0, 1)

@@ -1,4 +1,5 @@
 """The trainable tokenizer: it learns, anneals, resumes, loads whole, and paints."""
+import copy
 import math
 from pathlib import Path
 
@@ -61,6 +62,23 @@ def test_codes_start_apart_where_random_logits_choose_few(seed):
     placed, plain = DiscreteVAE(anneal=10, **SIZES), DiscreteVAE(anneal=10, sharpness=0, **SIZES)
     usage = [model(images)['code_usage'].item() for model in (placed, plain)]
     assert usage[0] > 80 > 40 > usage[1]
+
+
+def test_codes_are_placed_once_in_the_life_of_the_weights(seed):
+    """Not again where training goes on, and again where weights that have not trained are loaded."""
+    images, new = dict(target_images=pictures(32)), DiscreteVAE(anneal=10, **SIZES)
+    untrained = copy.deepcopy(new.state_dict())
+    new(images)
+    placed = copy.deepcopy(new.encoder.blocks.output.conv.w)
+    resumed = DiscreteVAE(anneal=10, **SIZES)
+    resumed.load_state_dict(new.state_dict())
+    for model in (new, copy.deepcopy(new), resumed):
+        model(images)
+        assert torch.equal(model.encoder.blocks.output.conv.w, placed)
+    new.load_state_dict(untrained)
+    new(images)
+    assert not torch.equal(new.encoder.blocks.output.conv.w, untrained['encoder.blocks.output.conv.w'])
+    assert DiscreteVAE(sharpness=3., **SIZES).sharpness == 3.
 
 
 def test_temperature_anneals_and_resumes(seed):
@@ -144,26 +162,14 @@ def as_tokenizer(path, **changes):
 def test_checkpoint_round_trip(checkpoint):
     model, path = checkpoint
     tokenizer = as_tokenizer(path)
-    tokenizer.require_weights()
-    tokenizer.init_weights()
+    tokenizer.freeze()
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, tokenizer.state_dict()[name]), name
-    assert not any(parameter.requires_grad for parameter in tokenizer.parameters())
     images = pictures(4)
     ids = model(dict(target_images=images), mode='tensor').argmax(1).flatten(1)
     masked = torch.rand(4, 16).argsort(1)[:, :7]
     assert torch.equal(tokenizer.get_targets(images, masked), ids.gather(1, masked))
     assert tokenizer.num_outputs == 32 and tokenizer.grid_size(16, 24) == (4, 6)
-
-
-def test_no_weights_is_an_error(checkpoint, tmp_path):
-    hint = 'tools/train.py configs/tokenizer'
-    with pytest.raises(FileNotFoundError, match=hint):
-        DiscreteVAE(**SIZES).require_weights()
-    for path in (tmp_path / 'none.pth', None):
-        with pytest.raises(FileNotFoundError, match=hint):
-            DiscreteVAE(**SIZES, init_cfg=dict(type='Pretrained', checkpoint=path))
-    DiscreteVAE(allow_random=True, **SIZES).require_weights()
 
 
 def test_checkpoint_must_fit_entirely(checkpoint, tmp_path):
@@ -194,9 +200,21 @@ def test_low_precision_training(seed):
         losses = train(model, 3)
     assert losses[-1]['loss_reconstruct'].dtype == torch.float32
     assert all(step['loss_reconstruct'].isfinite() for step in losses)
-    images, masked = pictures(4), torch.arange(16).expand(4, -1)
-    with torch.autocast('cpu', torch.bfloat16):
-        assert model.get_targets(images, masked).unique().numel() > 1
+
+
+def test_codes_in_low_precision_are_those_of_float32_logits(seed):
+    model = DiscreteVAE(anneal=10, **SIZES)
+    train(model, 1)  # logits of a deviation of 30, as in every run
+    images = dict(target_images=pictures(64))
+    with torch.autocast('cpu', torch.bfloat16), torch.no_grad():
+        features = model.encoder.features(0.8 * images['target_images'] + 0.1)
+        logits = model(images, mode='tensor')
+    assert features.dtype == torch.bfloat16 and logits.dtype == torch.float32
+    last = model.encoder.blocks.output.conv
+    exact = torch.einsum('bchw,kc->bkhw', features.double(), last.w.double()[:, :, 0, 0])
+    exact = exact + last.b.double()[:, None, None]
+    assert exact.abs().max() > 100  # where bfloat16 has steps of 1
+    assert torch.equal(logits.argmax(1), exact.argmax(1))
 
 
 @pytest.mark.parametrize('name', ['dvae_imagenet', 'dvae_eurosat', 'dvae_demo'])
@@ -207,8 +225,10 @@ def test_configs_on_the_meta_device(name):
     size = next(step['size'] for step in config.pipeline if step['type'] == 'TwoViewCrop')
     grid = model.grid_size(size, size)
     assert grid == (14, 14) if name == 'dvae_imagenet' else grid == (8, 8)
-    inputs = dict(target_images=torch.empty(1, 3, size, size, device='meta'))
-    assert model(inputs, mode='predict').shape == (1, 3, size, size)
+    features = model.encoder.features(torch.empty(1, 3, size, size, device='meta'))
+    assert features.shape[2:] == grid
+    codes = torch.empty(1, model.num_outputs, *grid, device='meta')
+    assert model.decoder(codes).shape[2:] == (size, size)
 
 
 def test_checkpoints_of_unused_codes_are_finite():

@@ -36,7 +36,8 @@ def test_dalle_encoder(official):
 def test_masked_ids(official, tmp_path):
     sizes, weights, arrays = official
     torch.save(weights, tmp_path / 'encoder.pth')
-    tokenizer = DALLETokenizer(tmp_path / 'encoder.pth', **sizes)
+    init_cfg = dict(type='Pretrained', checkpoint=tmp_path / 'encoder.pth')
+    tokenizer = DALLETokenizer(**sizes, init_cfg=init_cfg)
     images = torch.from_numpy(arrays['in/image_uint8']).float() / 255
     ids = torch.from_numpy(arrays['out/ids']).flatten(1).long()
     masked = torch.rand(ids.shape).argsort(1)[:, :ids.shape[1] // 2]

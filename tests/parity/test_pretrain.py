@@ -9,21 +9,24 @@ from torch import Tensor, nn
 
 from cae_mm.checkpoint.convert import convert
 from cae_mm.checkpoint.names import rename
-from cae_mm.models import CAEDecoder, CAEViT, ContextAutoencoder, LatentContextualRegressor
+from cae_mm.models import (
+    CAEDecoder,
+    CAEViT,
+    ContextAutoencoder,
+    LatentContextualRegressor,
+    TargetGenerator,
+)
 from cae_mm.positions import sincos_positions
 
 TOLERANCE = dict(atol=2e-5, rtol=0)
 
 
-class GivenTokens(nn.Module):
+class GivenTokens(TargetGenerator):
     """A target generator that returns the codes of the fixture."""
 
-    def __init__(self, ids: Tensor, num_outputs: int, grid: tuple[int, int]):
+    def __init__(self, ids: Tensor, num_outputs: int, stride: int):
         super().__init__()
-        self.ids, self.num_outputs, self.grid = ids, num_outputs, grid
-
-    def grid_size(self, height, width):
-        return self.grid
+        self.ids, self.num_outputs, self.stride = ids, num_outputs, stride
 
     def get_targets(self, target_images, masked):
         return self.ids.gather(1, masked)
@@ -56,7 +59,7 @@ def build(entry, state, ids):
                         mlp_ratio=c['mlp_ratio'], layer_scale_init_value=c['init_values']),
         neck=LatentContextualRegressor(in_dims=c['embed_dim'], depth=a['regressor_depth'], **common),
         head=CAEDecoder(num_outputs=c['decoder_num_classes'], depth=a['decoder_depth'], **common),
-        target_generator=GivenTokens(ids, c['decoder_num_classes'], grid),
+        target_generator=GivenTokens(ids, c['decoder_num_classes'], patch),
         data_preprocessor=nn.Identity())
     # Every official array must find its place, and every one of ours must be filled.
     model.load_state_dict(convert(state, 'official'))

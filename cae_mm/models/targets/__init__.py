@@ -1,6 +1,7 @@
 """What is decoded: codes of a tokenizer, or pixels."""
+from cae_mm.models.targets.base import TargetGenerator
 from cae_mm.models.targets.dalle import DALLETokenizer
 from cae_mm.models.targets.dvae import DiscreteVAE
 from cae_mm.models.targets.pixels import PixelTarget
 
-__all__ = ['DALLETokenizer', 'DiscreteVAE', 'PixelTarget']
+__all__ = ['DALLETokenizer', 'DiscreteVAE', 'PixelTarget', 'TargetGenerator']

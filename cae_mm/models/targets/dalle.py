@@ -3,19 +3,11 @@ from collections import OrderedDict
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from cae_mm.models.layers import gather_tokens
-from cae_mm.models.targets.weights import load_exactly
-
-WHERE = (
-    'Get the encoder from https://cdn.openaipublic.com/dall-e/encoder.pkl (OpenAI) or '
-    'https://mmassets.onedl.ai/mmselfsup/1.x/target_generator_ckpt/dalle_encoder.pth (OpenMMLab) '
-    'and give its path or URL as checkpoint; or train your own tokenizer with tools/train.py '
-    'configs/tokenizer/dvae_imagenet.py and use DiscreteVAE. allow_random=True accepts random '
-    'weights, for tests and benchmarks only.')
+from cae_mm.models.targets.base import TargetGenerator
 
 
 def map_pixels(images: Tensor) -> Tensor:
@@ -90,7 +82,7 @@ class DALLEEncoder(nn.Module):
     def __init__(self, num_codes: int = 8192, hidden_dims: int = 256, num_groups: int = 4,
                  blocks_per_group: int = 2, stem_stride: int = 1, gain: float | None = None):
         super().__init__()
-        self.stride = stem_stride * 2 ** (num_groups - 1)
+        self.num_codes, self.stride = num_codes, stem_stride * 2 ** (num_groups - 1)
         widths = [hidden_dims * 2**i for i in range(num_groups)]
         self.blocks = nn.Sequential(OrderedDict(
             input=Conv(3, hidden_dims, 7, stem_stride),
@@ -98,47 +90,23 @@ class DALLEEncoder(nn.Module):
                           nn.MaxPool2d, kernel_size=2),
             output=nn.Sequential(OrderedDict(relu=nn.ReLU(), conv=Conv(widths[-1], num_codes, 1)))))
 
-    def grid_size(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of codes of an image of ``height`` x ``width`` pixels.
-
-        Raises:
-            ValueError: when a side is not a multiple of the stride.
-        """
-        if height % self.stride or width % self.stride:
-            raise ValueError(f'the tokenizer makes a code of {self.stride} x {self.stride} pixels '
-                             f'and {height} x {width} is no multiple of that: change the size of '
-                             "the tokenizer's image")
-        return height // self.stride, width // self.stride
-
     def features(self, mapped: Tensor) -> Tensor:
         """Everything before the last convolution: (B, 3, H, W) mapped pixels to (B, C, h, w)."""
-        self.grid_size(*mapped.shape[2:])
         x = mapped.contiguous(memory_format=torch.channels_last)
         return self.blocks.output.relu(self.blocks[:-1](x))
 
+    def logits(self, tokens: Tensor) -> Tensor:
+        """The last convolution, of features (..., C): (..., K), in float32 whatever is around it.
+
+        Logits reach 140, where the steps of bfloat16 are 1 and those of float16 and TF32 1/8.
+        """
+        last = self.blocks.output.conv
+        with torch.autocast(tokens.device.type, enabled=False):
+            return F.linear(tokens.float(), last.w.flatten(1).float(), last.b.float())
+
     def forward(self, mapped: Tensor) -> Tensor:
         """Mapped pixels (B, 3, H, W) to logits (B, K, h, w)."""
-        return self.blocks.output.conv(self.features(mapped))
-
-    @torch.no_grad()
-    def masked_ids(self, images: Tensor, masked: Tensor, dtype: torch.dtype) -> Tensor:
-        """Codes at the masked positions alone: the last convolution never sees the others.
-
-        Args:
-            images (Tensor): (B, 3, H, W) in [0, 1].
-            masked (Tensor): (B, M) int64 positions, row-major.
-            dtype (torch.dtype): of the features on a GPU; the logits are float32.
-
-        Returns:
-            Tensor: (B, M) int64.
-        """
-        device = images.device.type
-        with torch.autocast(device, dtype, enabled=device == 'cuda'):
-            features = self.features(map_pixels(images))
-        with torch.autocast(device, enabled=False):
-            tokens = gather_tokens(features.flatten(2).transpose(1, 2), masked).float()
-            last = self.blocks.output.conv
-            return F.linear(tokens, last.w.flatten(1).float(), last.b.float()).argmax(-1)
+        return self.logits(self.features(mapped).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class DALLEDecoder(nn.Module):
@@ -178,20 +146,54 @@ class DALLEDecoder(nn.Module):
         return F.pixel_shuffle(self.blocks[1:](x), self.stem_stride)
 
 
+class Tokenizer(TargetGenerator):
+    """Targets that are codes: the likeliest ones of ``encoder``, which ``decoder`` turns into pictures.
+
+    Args:
+        encoder (DALLEEncoder): image to logits of codes.
+        decoder (DALLEDecoder, optional): codes to what ``paint`` makes a picture of.
+        dtype (str): precision of all layers but the last on GPUs. float16 is what the authors ran.
+        **kwargs: see :class:`TargetGenerator`.
+    """
+
+    def __init__(self, encoder: DALLEEncoder, decoder: DALLEDecoder | None, dtype: str = 'float16',
+                 **kwargs):
+        super().__init__(**kwargs)
+        self.encoder, self.decoder = encoder, decoder
+        self.num_outputs, self.stride = encoder.num_codes, encoder.stride
+        self.dtype = getattr(torch, dtype)
+
+    @torch.no_grad()
+    def get_targets(self, target_images: Tensor, masked: Tensor) -> Tensor:
+        """Codes (B, M) int64 at ``masked`` (B, M); the last convolution never sees the other positions."""
+        self.grid_size(*target_images.shape[2:])
+        device = target_images.device.type
+        with torch.autocast(device, self.dtype, enabled=device == 'cuda'):
+            features = self.encoder.features(map_pixels(target_images))
+        return self.encoder.logits(gather_tokens(features.flatten(2).transpose(1, 2), masked)).argmax(-1)
+
+    @torch.no_grad()
+    def reconstruct(self, predictions: Tensor, target_images: Tensor) -> Tensor:
+        """Picture of the likeliest codes of ``predictions`` (B, N, K): (B, 3, h, w) in [0, 1]."""
+        grid = self.grid_size(*target_images.shape[2:])
+        return self.paint(self.decoder(predictions.argmax(-1).unflatten(1, grid)).float())
+
+    def paint(self, output: Tensor) -> Tensor:
+        """Picture in [0, 1] of the decoder's output, whose first channels are means of mapped pixels."""
+        return unmap_pixels(output[:, :3].sigmoid())
+
+
 @MODELS.register_module()
-class DALLETokenizer(BaseModule):
+class DALLETokenizer(Tokenizer):
     """The d-VAE encoder published with DALL-E, frozen, as the target generator of CAE.
 
     Args:
-        checkpoint (str, optional): path or URL of the encoder: OpenAI's pickled module, which is
-            read without being executed, or a state dict as OpenMMLab distributes it.
-        sha256 (str, optional): digest the checkpoint must have.
-        decoder (str, optional): path or URL of the published decoder, needed for pictures only.
         num_codes, hidden_dims, num_groups, blocks_per_group: see :class:`DALLEEncoder`.
-        dtype (str): precision of all layers but the last on GPUs. float16 is what the authors ran.
-        allow_random (bool): keep random weights, for tests and benchmarks; checkpoint is not read.
-        init_cfg (dict, optional): ``dict(type='Pretrained', checkpoint=...)`` instead of
-            checkpoint; as the command line's tokenizer=PATH sets it, it takes precedence.
+        decoder (dict, optional): ``init_cfg`` of the published decoder, needed for pictures only.
+        dtype (str): see :class:`Tokenizer`.
+        allow_random (bool): see :class:`TargetGenerator`.
+        init_cfg (dict): of the encoder: OpenAI's pickled module, which is read without being executed,
+            or a state dict as OpenMMLab distributes it.
 
     Raises:
         FileNotFoundError: without a checkpoint; the message says where to get one.
@@ -199,58 +201,33 @@ class DALLETokenizer(BaseModule):
 
     Source: CAE section 3.3; networks of "Zero-Shot Text-to-Image Generation", appendix A.1.
     """
+    advice = (
+        'Get the encoder from https://cdn.openaipublic.com/dall-e/encoder.pkl (OpenAI) or '
+        'https://mmassets.onedl.ai/mmselfsup/1.x/target_generator_ckpt/dalle_encoder.pth (OpenMMLab) and '
+        'give its path or URL, with --cfg-options tokenizer=PATH or as init_cfg=dict(type="Pretrained", '
+        'checkpoint=PATH) of the target generator; or train your own tokenizer with tools/train.py '
+        'configs/tokenizer/dvae_imagenet.py and use DiscreteVAE. allow_random=True accepts random '
+        'weights, for tests and benchmarks only.')
 
-    def __init__(self, checkpoint: str | None = None, sha256: str | None = None,
-                 decoder: str | None = None, num_codes: int = 8192, hidden_dims: int = 256,
-                 num_groups: int = 4, blocks_per_group: int = 2, dtype: str = 'float16',
+    def __init__(self, num_codes: int = 8192, hidden_dims: int = 256, num_groups: int = 4,
+                 blocks_per_group: int = 2, decoder: dict | None = None, dtype: str = 'float16',
                  allow_random: bool = False, init_cfg: dict | None = None):
-        super().__init__()
-        checkpoint = (init_cfg or {}).get('checkpoint', checkpoint)
-        self.num_outputs, self.dtype = num_codes, getattr(torch, dtype)
         sizes = dict(num_codes=num_codes, hidden_dims=hidden_dims, num_groups=num_groups,
                      blocks_per_group=blocks_per_group)
-        self.encoder = DALLEEncoder(**sizes)
-        if not allow_random:
-            if checkpoint is None:
-                raise FileNotFoundError(f'DALLETokenizer has no checkpoint. {WHERE}')
-            try:
-                load_exactly(self.encoder, checkpoint, sha256)
-            except FileNotFoundError as error:
-                raise FileNotFoundError(f'{error}. {WHERE}') from error
-        self.decoder = DALLEDecoder(**sizes) if decoder else None
-        if decoder:
-            load_exactly(self.decoder, decoder)
-        self.require_weights()
+        super().__init__(DALLEEncoder(**sizes), DALLEDecoder(**sizes) if decoder else None, dtype,
+                         allow_random=allow_random, init_cfg=init_cfg)
+        self.loaded = self.load(self.encoder, init_cfg)
+        self.load(self.decoder, decoder)
+        self.freeze()
 
-    def require_weights(self) -> None:
-        """Freeze the weights, which the constructor has already insisted on."""
-        self.requires_grad_(False).eval()
-
-    def init_weights(self) -> None:
-        """Keep what the constructor loaded."""
-
-    def train(self, mode: bool = True):
-        """Stay in evaluation mode."""
-        return super().train(False)
-
-    def grid_size(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of targets, see :meth:`DALLEEncoder.grid_size`."""
-        return self.encoder.grid_size(height, width)
-
-    def get_targets(self, target_images: Tensor, masked: Tensor) -> Tensor:
-        """Codes (B, M) at ``masked`` (B, M) of images (B, 3, h, w) in [0, 1]."""
-        return self.encoder.masked_ids(target_images, masked, self.dtype)
-
-    @torch.no_grad()
     def reconstruct(self, predictions: Tensor, target_images: Tensor) -> Tensor:
-        """Paint the likeliest codes of ``predictions`` (B, N, K): (B, 3, h, w) in [0, 1].
+        """Picture of the likeliest codes, see :class:`Tokenizer`.
 
         Raises:
             ValueError: when the tokenizer was built without its decoder.
         """
         if self.decoder is None:
-            raise ValueError('DALLETokenizer paints only with its decoder: give decoder=PATH or '
-                             'decoder="https://cdn.openaipublic.com/dall-e/decoder.pkl"')
-        grid = self.grid_size(*target_images.shape[2:])
-        ids = predictions.argmax(-1).unflatten(1, grid)
-        return unmap_pixels(self.decoder(ids)[:, :3].sigmoid())
+            raise ValueError(
+                'DALLETokenizer paints only with its decoder: add --cfg-options model.target_generator.'
+                'decoder.checkpoint=PATH, or https://cdn.openaipublic.com/dall-e/decoder.pkl as PATH')
+        return super().reconstruct(predictions, target_images)

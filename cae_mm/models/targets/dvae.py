@@ -9,19 +9,17 @@ from mmengine.model import BaseModel
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
-from cae_mm.models.targets.dalle import DALLEDecoder, DALLEEncoder, map_pixels, unmap_pixels
-from cae_mm.models.targets.weights import load_exactly
+from cae_mm.models.targets.dalle import DALLEDecoder, DALLEEncoder, Tokenizer, map_pixels
 
 WINDOW = 100  # iterations over which the use of the codes is logged
 
 
 @MODELS.register_module()
-class DiscreteVAE(BaseModel):
+class DiscreteVAE(Tokenizer, BaseModel):
     """Image to a grid of codes and back, trained through the Gumbel-softmax relaxation.
 
     As an algorithm it minimises reconstruction plus regulariser; as a target generator it gives
-    the likeliest codes. With ``init_cfg=dict(type='Pretrained', checkpoint=PATH)`` the constructor
-    loads a checkpoint of its own training, every weight or none.
+    the likeliest codes, with a checkpoint of its own training as ``init_cfg``.
 
     Args:
         num_codes (int): codes K.
@@ -40,16 +38,20 @@ class DiscreteVAE(BaseModel):
             starts. The first batch makes each code's logit the nearness to one of its features,
             since from random logits most codes are never chosen and never learn. 0: random.
         straight_through (bool): decode the sampled code itself, with the relaxation's gradient.
-        allow_random (bool): accept to be a tokenizer with random weights, for tests and benchmarks.
-        dtype (str): precision of all layers but the last on GPUs when used as a tokenizer.
+        dtype (str): see :class:`Tokenizer`.
         data_preprocessor (dict, optional): gives ``target_images`` in [0, 1].
-        init_cfg (dict, optional): see above.
+        allow_random, init_cfg: see :class:`TargetGenerator`.
 
     Raises:
         FileNotFoundError, ValueError: when the checkpoint is missing, not readable or does not fit.
 
     Source: "Zero-Shot Text-to-Image Generation", section 2.1 and appendix A.
     """
+    advice = (
+        'Train a tokenizer with tools/train.py configs/tokenizer/dvae_imagenet.py (or another config of '
+        'that directory) and give its checkpoint, with --cfg-options tokenizer=PATH or as init_cfg=dict('
+        'type="Pretrained", checkpoint=PATH) of the target generator. allow_random=True accepts random '
+        'weights, for tests and benchmarks only.')
 
     def __init__(self, num_codes: int = 8192, hidden_dims: int = 256, code_dims: int = 128,
                  num_groups: int = 4, blocks_per_group: int = 2, stem_stride: int = 1,
@@ -63,77 +65,39 @@ class DiscreteVAE(BaseModel):
                 ('regulariser', regulariser, ('kl', 'usage'))):
             if value not in known:
                 raise ValueError(f'{name}={value!r} is unknown: choose one of {known}')
-        super().__init__(data_preprocessor)
-        self.num_outputs, self.dtype = num_codes, getattr(torch, dtype)
-        self.temperature, self.anneal = temperature, anneal
-        self.reconstruction, self.regulariser, self.weight = reconstruction, regulariser, weight
-        self.straight_through, self.allow_random = straight_through, allow_random
-        self.sharpness = sharpness
         sizes = dict(num_codes=num_codes, hidden_dims=hidden_dims, num_groups=num_groups,
                      blocks_per_group=blocks_per_group, stem_stride=stem_stride, gain=gain)
-        self.encoder = DALLEEncoder(**sizes)
-        self.decoder = DALLEDecoder(**sizes, code_dims=code_dims,
-                                    out_channels=6 if reconstruction == 'logit_laplace' else 3)
+        channels = 6 if reconstruction == 'logit_laplace' else 3
+        super().__init__(
+            DALLEEncoder(**sizes), DALLEDecoder(**sizes, code_dims=code_dims, out_channels=channels), dtype,
+            allow_random=allow_random, init_cfg=init_cfg, data_preprocessor=data_preprocessor)
+        self.temperature, self.anneal = temperature, anneal
+        self.reconstruction, self.regulariser, self.weight = reconstruction, regulariser, weight
+        self.straight_through, self.sharpness = straight_through, sharpness
+        self.codes_placed = not sharpness
         # Buffers, so that a resumed run goes on where it stopped, and tensors, so that no iteration
         # makes the GPU wait for the host.
         self.register_buffer('step', torch.zeros(()))
         self.register_buffer('last_used', torch.full((num_codes,), -float(WINDOW)))
         self.register_buffer('frequency', torch.full((num_codes,), 1 / num_codes))
-        self.loaded = bool(init_cfg) and not allow_random
-        if self.loaded:
-            if init_cfg.get('checkpoint') is None:
-                raise FileNotFoundError(f'init_cfg={init_cfg} names no checkpoint. {self.where()}')
-            try:
-                load_exactly(self, init_cfg['checkpoint'], init_cfg.get('sha256'))
-            except FileNotFoundError as error:
-                raise FileNotFoundError(f'{error}. {self.where()}') from error
+        self.loaded = self.load(self, init_cfg)
 
-    @staticmethod
-    def where() -> str:
-        """How to come by a trained tokenizer."""
-        return ('Train a tokenizer with tools/train.py configs/tokenizer/dvae_imagenet.py (or '
-                'another config of that directory) and give its checkpoint, with --cfg-options '
-                'tokenizer=PATH or as init_cfg=dict(type="Pretrained", checkpoint=PATH) of the '
-                'target generator. allow_random=True accepts random weights, for tests and '
-                'benchmarks only.')
-
-    def init_weights(self) -> None:
-        """Keep the weights of the constructor, which are initialised or loaded already."""
-
-    def require_weights(self) -> None:
-        """Become a frozen tokenizer.
-
-        Raises:
-            FileNotFoundError: when no checkpoint was loaded and ``allow_random`` is not set.
-        """
-        if not (self.loaded or self.allow_random):
-            raise FileNotFoundError(f'DiscreteVAE as tokenizer has random weights. {self.where()}')
-        self.requires_grad_(False).eval()
-
-    def grid_size(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of codes, see :meth:`DALLEEncoder.grid_size`."""
-        return self.encoder.grid_size(height, width)
-
-    def get_targets(self, target_images: Tensor, masked: Tensor) -> Tensor:
-        """Codes (B, M) at ``masked`` (B, M) of images (B, 3, h, w) in [0, 1]."""
-        return self.encoder.masked_ids(target_images, masked, self.dtype)
-
-    @torch.no_grad()
-    def reconstruct(self, predictions: Tensor, target_images: Tensor) -> Tensor:
-        """Paint the likeliest codes of ``predictions`` (B, N, K): (B, 3, h, w) in [0, 1]."""
-        grid = self.grid_size(*target_images.shape[2:])
-        return self.paint(self.decoder(predictions.argmax(-1).unflatten(1, grid)).float())
+    def _load_from_state_dict(self, *args):
+        """Load, by whichever loader, and note whether these weights have trained already."""
+        super()._load_from_state_dict(*args)
+        self.codes_placed = not self.sharpness or bool(self.step > 0)
 
     def paint(self, output: Tensor) -> Tensor:
-        """The picture in [0, 1] of the decoder's output."""
+        """Picture in [0, 1] of the decoder's output."""
         if self.reconstruction == 'logit_laplace':
-            return unmap_pixels(output[:, :3].sigmoid())
+            return super().paint(output)
         return (output + 0.5).clamp(0, 1)
 
     def forward(self, inputs: dict, data_samples=None, mode: str = 'loss'):
         """Give the losses ('loss'), the logits (B, K, h, w) ('tensor') or pictures ('predict')."""
         images = inputs['target_images']
-        if mode == 'loss' and self.sharpness:
+        self.grid_size(*images.shape[2:])
+        if mode == 'loss' and not self.codes_placed:
             self.place_codes(images)
         logits = self.encoder(map_pixels(images))
         if mode == 'loss':
@@ -149,7 +113,7 @@ class DiscreteVAE(BaseModel):
 
         Args:
             images (Tensor): (B, 3, H, W) in [0, 1].
-            logits (Tensor): (B, K, h, w).
+            logits (Tensor): (B, K, h, w) float32.
 
         Returns:
             dict: ``loss_reconstruct``, ``loss_regularise``; ``code_usage``, share of the codes that
@@ -157,7 +121,6 @@ class DiscreteVAE(BaseModel):
             ``code_perplexity``, exp(entropy) of their frequencies over about as long;
             ``temperature``.
         """
-        logits = logits.float()
         temperature = self.current_temperature()
         noise = -torch.empty_like(logits).exponential_().clamp(min=1e-20).log()
         codes = ((logits + noise) / temperature).softmax(1)
@@ -180,9 +143,6 @@ class DiscreteVAE(BaseModel):
         Args:
             images (Tensor): (B, 3, H, W) in [0, 1].
         """
-        sharpness, self.sharpness = self.sharpness, 0
-        if self.step > 0:  # a resumed run; the only wait for the device
-            return
         with torch.autocast(images.device.type, enabled=False):
             features = self.encoder.features(map_pixels(images)).permute(0, 2, 3, 1).flatten(0, 2)
             mean = features.mean(0)
@@ -190,12 +150,13 @@ class DiscreteVAE(BaseModel):
             picks = picks.repeat(-(-self.num_outputs // len(picks)))[:self.num_outputs]
             codes = features[picks] - mean
             bias = -codes.square().sum(1) / 2 - codes @ mean
-            scale = sharpness / F.linear(features, codes, bias).std(1).mean()
+            scale = self.sharpness / F.linear(features, codes, bias).std(1).mean()
             last = self.encoder.blocks.output.conv
             last.w.copy_((scale * codes)[:, :, None, None])
             last.b.copy_(scale * bias)
         for parameter in (last.w, last.b):  # all ranks begin with the codes of the first
             broadcast(parameter.data)
+        self.codes_placed = True
 
     def divergence(self, logits: Tensor) -> Tensor:
         """Divergence from the uniform distribution in nats, of each position or of their mean."""

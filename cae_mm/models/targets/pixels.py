@@ -1,33 +1,24 @@
 """Normalised pixels as targets: no tokenizer needed."""
 import torch
 from mmpretrain.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
-from cae_mm.models.layers import gather_tokens
+from cae_mm.models.layers import gather_tokens, patchify
+from cae_mm.models.targets.base import TargetGenerator
 
 
 @MODELS.register_module()
-class PixelTarget(nn.Module):
+class PixelTarget(TargetGenerator):
     """Pixels of each patch, shifted and scaled to mean 0 and variance 1 (MAE, arXiv 2111.06377).
 
     Args:
         patch_size (int): side of a patch of the target image, in pixels.
+        init_cfg (dict, optional): refused, there are no weights.
     """
 
-    def __init__(self, patch_size=16):
-        super().__init__()
-        self.patch_size = patch_size
-        self.num_outputs = 3 * patch_size ** 2
-
-    def grid_size(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of patches in a target image."""
-        return height // self.patch_size, width // self.patch_size
-
-    def patchify(self, images: Tensor) -> Tensor:
-        """(B, 3, h, w) -> (B, N, 3 * p * p)."""
-        p = self.patch_size
-        patches = images.unflatten(2, (-1, p)).unflatten(4, (-1, p))
-        return patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+    def __init__(self, patch_size=16, init_cfg=None):
+        super().__init__(init_cfg)
+        self.stride, self.num_outputs = patch_size, 3 * patch_size ** 2
 
     @staticmethod
     def statistics(patches: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,7 +29,7 @@ class PixelTarget(nn.Module):
     @torch.no_grad()
     def get_targets(self, target_images: Tensor, masked: Tensor) -> Tensor:
         """(B, 3, h, w) in [0, 1] and (B, M) int64 -> (B, M, 3 * p * p) float32."""
-        patches = gather_tokens(self.patchify(target_images), masked)
+        patches = gather_tokens(patchify(target_images, self.stride), masked)
         mean, std = self.statistics(patches)
         return (patches - mean) / std
 
@@ -49,8 +40,7 @@ class PixelTarget(nn.Module):
         Returns:
             Tensor: (B, 3, h, w) in [0, 1].
         """
-        p = self.patch_size
-        mean, std = self.statistics(self.patchify(target_images))
+        mean, std = self.statistics(patchify(target_images, self.stride))
         grid = self.grid_size(*target_images.shape[-2:])
-        patches = (predictions * std + mean).unflatten(2, (3, p, p)).unflatten(1, grid)
+        patches = (predictions * std + mean).unflatten(2, (3, self.stride, self.stride)).unflatten(1, grid)
         return patches.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3).clamp(0, 1)

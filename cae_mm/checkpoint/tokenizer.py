@@ -5,6 +5,7 @@ from urllib.parse import urlparse
 
 import torch
 from mmengine.dist import barrier, get_local_rank
+from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
 
@@ -21,17 +22,19 @@ class Inert:
         self.state = state
 
 
-def fetch(checkpoint: str | Path, sha256: str | None = None) -> Path:
+def fetch(checkpoint: str | Path | None, sha256: str | None = None) -> Path:
     """Return the local file of a path or URL; downloads are cached, complete or not at all.
 
     Args:
-        checkpoint (str | Path): a path, or an http(s) URL.
+        checkpoint (str | Path, optional): a path, or an http(s) URL.
         sha256 (str, optional): the whole hexadecimal digest the file must have.
 
     Raises:
-        FileNotFoundError: when the path names no file, or the download fails.
+        FileNotFoundError: when there is none, the path names no file, or the download fails.
         ValueError: when the digest differs.
     """
+    if checkpoint is None:
+        raise FileNotFoundError('checkpoint=None: no file of a tokenizer is named')
     url = str(checkpoint)
     if url.startswith(('http://', 'https://')):
         path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(url).path).name)
@@ -97,17 +100,27 @@ def module_tensors(module: Inert, prefix: str = ''):
             yield from module_tensors(child, f'{prefix}{name}.')
 
 
-def load_exactly(module: nn.Module, checkpoint: str | Path, sha256: str | None = None) -> None:
-    """Load every weight of ``module`` from a checkpoint that holds these and no others.
+@WEIGHT_INITIALIZERS.register_module()
+class PretrainedTokenizer:
+    """Fill a tokenizer from a checkpoint that holds each of its weights and no others.
 
-    Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when the file is not readable, or for names and shapes that differ, with a list.
+    Args:
+        checkpoint, sha256: see :func:`fetch`.
     """
-    state = read_state_dict(fetch(checkpoint, sha256))
-    state = {k: v for k, v in state.items() if not k.startswith('data_preprocessor.')}
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f'{checkpoint} is of another architecture; give the settings it was '
-                         f'trained with. {error}') from error
+
+    def __init__(self, checkpoint: str | Path | None = None, sha256: str | None = None):
+        self.checkpoint, self.sha256 = checkpoint, sha256
+
+    def __call__(self, module: nn.Module) -> None:
+        """Load the weights.
+
+        Raises:
+            FileNotFoundError: when there is no such file.
+            ValueError: when the file is not readable, or for names and shapes that differ, with a list.
+        """
+        state = read_state_dict(fetch(self.checkpoint, self.sha256))
+        try:
+            module.load_state_dict(state)
+        except RuntimeError as error:
+            raise ValueError(f'{self.checkpoint} is of another architecture; give the settings it was '
+                             f'trained with. {error}') from error

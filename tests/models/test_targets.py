@@ -1,0 +1,99 @@
+"""What all target generators share: frozen, with weights or not at all, codes or values of any width."""
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+from torch import nn
+
+from cae_mm.models import DALLETokenizer, DiscreteVAE, PixelTarget, TargetGenerator
+
+SIZES = dict(num_codes=24, hidden_dims=8, num_groups=2, blocks_per_group=1)
+
+
+@MODELS.register_module()
+class Features(TargetGenerator):
+    """A teacher of five features for each 8 x 8 pixels."""
+    num_outputs, stride, advice = 5, 8, 'Train one.'
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.layer = nn.Sequential(nn.Conv2d(3, 5, 8, 8), nn.Dropout())
+        self.loaded = self.load(self.layer, self.init_cfg)
+
+    @torch.no_grad()
+    def get_targets(self, target_images, masked):
+        found = self.layer(target_images).flatten(2).transpose(1, 2)
+        return found.gather(1, masked[..., None].expand(-1, -1, 5))
+
+
+def cae(target, num_outputs, patch_size=8):
+    sizes = dict(grid_size=4, embed_dims=16, num_heads=2, depth=1)
+    return MODELS.build(dict(
+        type='ContextAutoencoder', target_generator=target,
+        backbone=dict(type='CAEViT', img_size=32, patch_size=patch_size,
+                      arch=dict(embed_dims=16, num_layers=1, num_heads=2)),
+        neck=dict(type='LatentContextualRegressor', **sizes),
+        head=dict(type='CAEDecoder', num_outputs=num_outputs, **sizes)))
+
+
+def test_features_of_another_width_are_targets():
+    """What pre-training with a teacher needs, such as CAE v2."""
+    model = cae(dict(type='Features', allow_random=True), 5).train()
+    assert model.target_generator.layer[1].training is False  # a teacher drops nothing
+    images, mask = torch.rand(2, 3, 32, 32), torch.arange(16).expand(2, -1) < 8
+    out = model.forward_masked(images, mask, images)
+    assert out.ids.shape == out.logits.shape == (2, 8, 5) and out.loss_reconstruct.requires_grad
+    torch.testing.assert_close(out.loss_reconstruct, (out.logits - out.ids).square().mean())
+    assert not any(parameter.requires_grad for parameter in model.target_generator.parameters())
+    pixels = cae(dict(type='PixelTarget', patch_size=8), 192)
+    heads = 3 * 2 * 8 * 16 * (192 - 5)  # the last layer, forward and backward
+    teacher = 2 * 16 * 192 * 5  # 16 patches, forward
+    assert pixels.flops_per_image() - model.flops_per_image() == heads - teacher
+    with pytest.raises(ValueError, match='no picture of the targets of Features'):
+        model.target_generator.reconstruct(out.logits, images)
+
+
+@pytest.mark.parametrize('kind', [DALLETokenizer, DiscreteVAE])
+def test_one_way_to_name_a_checkpoint(kind, tmp_path):
+    source = kind(allow_random=True, **SIZES)
+    part = source if kind is DiscreteVAE else source.encoder
+    torch.save(part.state_dict(), tmp_path / 'tokenizer.pth')
+    for spelling in ('Pretrained', 'PretrainedTokenizer'):
+        init_cfg = dict(type=spelling, checkpoint=str(tmp_path / 'tokenizer.pth'))
+        tokenizer = kind(init_cfg=init_cfg, **SIZES)
+        tokenizer.init_weights()  # as the runner does
+        tokenizer.freeze()
+        assert all(torch.equal(value, tokenizer.state_dict()[name])
+                   for name, value in source.state_dict().items())
+        assert not tokenizer.train().encoder.training
+        with pytest.raises(ValueError, match='sha256'):
+            kind(init_cfg=dict(init_cfg, sha256='0' * 64), **SIZES)
+
+
+@pytest.mark.parametrize('kind', [DALLETokenizer, DiscreteVAE])
+@pytest.mark.parametrize('init_cfg', [
+    None, dict(type='Pretrained'), dict(type='Pretrained', checkpoint='nowhere/encoder.pkl')])
+def test_a_tokenizer_without_weights_says_where_to_get_them(kind, init_cfg):
+    with pytest.raises(FileNotFoundError) as error:
+        kind(init_cfg=init_cfg, **SIZES).freeze()
+    hints = ['configs/tokenizer/dvae_imagenet.py', 'tokenizer=PATH', (init_cfg or {}).get('checkpoint', '')]
+    if kind is DALLETokenizer:
+        hints += ['openaipublic.com', 'onedl.ai']
+    assert all(hint in str(error.value) for hint in hints)
+    with pytest.raises(FileNotFoundError, match='configs/tokenizer'):
+        cae(dict(type=kind.__name__, init_cfg=init_cfg, **SIZES), 24)
+
+
+def test_pixels_take_no_checkpoint():
+    init_cfg = dict(type='Pretrained', checkpoint='a.pth')
+    with pytest.raises(ValueError, match='PixelTarget has no weights.*a.pth.*tokenizer=PATH'):
+        cae(dict(type='PixelTarget', patch_size=8, init_cfg=init_cfg), 192)
+
+
+def test_pixel_targets_are_normalised_patches_and_come_back():
+    target = PixelTarget(8)
+    images = torch.rand(2, 3, 32, 24)
+    pixels = target.get_targets(images, torch.arange(12).expand(2, -1))
+    assert pixels.mean(-1).abs().max() < 1e-5 and (pixels.std(-1) - 1).abs().max() < 1e-2
+    torch.testing.assert_close(target.reconstruct(pixels, images), images, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match='8 x 8 pixels, and 20 x 24'):
+        target.grid_size(20, 24)
