@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from cae_mm.datasets.annotations import check_annotations
+from cae_mm.engine.compilation import compile_model
 from cae_mm.engine.overrides import (
     LOADERS,
     SIZES,
@@ -140,20 +140,18 @@ def start_processes(cfg: Config) -> None:
 
 
 def build_runner(cfg: Config, *parts: str) -> Runner:
-    """Build the config's runner; on GPUs, ``compile_model = True`` compiles the model's forward.
+    """Build the config's runner, its model compiled as ``cfg.compile_model`` says.
 
     Args:
         cfg (Config): see ``load_config``.
         *parts (str): 'train', 'val' or 'test': what will run, whose annotations are checked first.
 
     Raises:
-        FileNotFoundError, ValueError: see ``check_annotations``.
+        FileNotFoundError, ValueError: see ``check_annotations`` and ``compile_model``.
     """
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     check_annotations(cfg, *parts)
-    if cfg.get('compile_model') and torch.cuda.is_available():
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        model.compile_forward()
+    compile_model(runner.model, cfg.get('compile_model'))
     return runner
 
 

@@ -196,9 +196,9 @@ class ContextAutoencoder(BaseSelfSupervisor):
         return (3 * (encode[0] + project[0] + regress + decode) + encode[1] + project[1]
                 + counter.get_total_flops())
 
-    def compile_forward(self):
-        """Compile the method with torch.compile; losses and targets stay eager."""
-        self.predict_masked = torch.compile(self.predict_masked, dynamic=False)
+    def compile_forward(self, **options) -> None:
+        """Compile the method with these arguments of torch.compile; losses and targets stay eager."""
+        self.predict_masked = torch.compile(self.predict_masked, **{'dynamic': False, **options})
 
 
 def _drop_tokenizer(module, state, prefix, local_metadata):

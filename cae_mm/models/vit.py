@@ -234,6 +234,11 @@ class CAEViT(BaseBackbone):
         # Convolutions keep the order in memory, and mmcv's RoIAlign takes no other than this.
         return x[:, first_patch:].transpose(1, 2).contiguous().unflatten(2, grid)
 
+    def compile_forward(self, **options) -> None:
+        """Compile each block with these arguments of torch.compile; ``state_dict`` keeps its names."""
+        for block in self.blocks:
+            block.compile(**options)
+
     def init_weights(self):
         """Initialise by ``init_cfg``; its checkpoint fills the whole encoder or is refused."""
         cfg = self.init_cfg

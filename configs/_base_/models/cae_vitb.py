@@ -18,4 +18,4 @@ model = dict(
 del block, decoder
 
 # Keys that change only speed.
-compile_model = True  # on GPUs
+compile_model = 'auto'  # on GPUs; True: everywhere
