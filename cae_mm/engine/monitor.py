@@ -1,5 +1,6 @@
 """What a run tells about itself, and when it stops itself."""
 import math
+import re
 import sys
 import time
 
@@ -14,13 +15,16 @@ try:
 except ImportError:  # Windows
     resource = None
 
-# Dense bfloat16 peak of one device in FLOP/s, from the vendor's data sheets; the first name found
-# in the device's name counts.
+# Dense bfloat16 peak of one device in FLOP/s, accumulated in float32, from the vendor's data sheets and
+# white papers. The first pattern that is found in the device's name as whole words counts; where the name
+# has to end there, a longer one is another device, such as a laptop's.
 PEAK_FLOPS = {
-    'B200': 2250e12, 'H200': 989e12, 'H100 PCIe': 756e12, 'H100 NVL': 835e12, 'H100': 989e12,
-    'H800': 989e12, 'H20': 148e12, 'A100': 312e12, 'A800': 312e12, 'A40': 149.7e12, 'A30': 165e12,
-    'A10': 125e12, 'L40S': 362e12, 'L40': 181e12, 'L4': 121e12, 'RTX 4090': 165.2e12,
-    'RTX 3090': 71e12,
+    'GB200': 2500e12, 'B200': 2250e12, 'GH200': 989e12, 'H200 NVL': 835.5e12, 'H200': 989e12,
+    'H100 PCIe': 756e12, 'H100 NVL': 835e12, 'H100': 989e12, 'H800': 989e12, 'H20': 148e12,
+    'A100': 312e12, 'A800': 312e12, 'A40': 149.7e12, 'A30': 165e12, 'A10': 125e12,
+    'L40S': 362e12, 'L40': 181e12, 'L4': 121e12,
+    'RTX A6000$': 154.8e12, 'RTX A5000$': 111.1e12, 'RTX A4000$': 76.7e12,
+    'RTX 5090$': 209.5e12, 'RTX 4090$': 165.2e12, 'RTX 3090$': 71e12,
 }
 # mmengine copies a whole history at each update of it.
 HISTORY = 10000
@@ -142,4 +146,6 @@ def device_peak_flops() -> float | None:
     if not torch.cuda.is_available():
         return None
     name = torch.cuda.get_device_name()
-    return next((peak for key, peak in PEAK_FLOPS.items() if key in name), None)
+    if ' MIG ' in name:  # a part of a device
+        return None
+    return next((peak for key, peak in PEAK_FLOPS.items() if re.search(rf'\b{key}\b', name)), None)
