@@ -1,6 +1,7 @@
 #!/usr/bin/env python
 """Train the model of a config: pre-training, tokenizer, classification, detection, segmentation."""
 import argparse
+import os
 from pathlib import Path
 
 from cae_mm.engine import launch
@@ -18,6 +19,8 @@ def parse_args(args=None) -> argparse.Namespace:
                         'none: random weights')
     parser.add_argument('--amp', action=argparse.BooleanOptionalAction, default=None,
                         help='bfloat16 or float32; default: bfloat16 on GPUs, float32 on CPU')
+    parser.add_argument('--deterministic', action='store_true',
+                        help='the same numbers, bit for bit, in each run on the same GPUs; slower')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate with the batch size of all processes')
     return parser.parse_args(args)
@@ -40,6 +43,9 @@ def merge_args(cfg, args) -> None:
         else:
             cfg.optim_wrapper.type = 'OptimWrapper'
             cfg.optim_wrapper.pop('loss_scale', None)
+    if args.deterministic:
+        cfg.merge_from_dict({'randomness.deterministic': True, 'env_cfg.cudnn_benchmark': False})
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # read when CUDA starts
     if args.auto_scale_lr:
         if cfg.get('auto_scale_lr', {}).get('base_batch_size') is None:
             raise ValueError(f'--auto-scale-lr: {args.config} does not say for how many images its '

@@ -37,10 +37,8 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='settings to override, as in train_dataloader.batch_size=32 '
                         'tokenizer=PATH num_classes=N classes=FILE (names, or COCO annotations)')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none',
                         help='what started the processes')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
-                        help='set by older launchers')
 
 
 def load_config(args: argparse.Namespace) -> Config:
@@ -111,15 +109,20 @@ def check_packages(cfg: Config) -> None:
 
 
 def start_processes(cfg: Config) -> None:
-    """Set the threads, and on CPU the process group, before the runner is built.
+    """Set precision, port and threads, and on CPU the process group, before the runner is built.
 
-    mmengine assumes GPUs in a distributed run. On CPU the processes talk through gloo, the model's
-    wrapper gets no device, and SyncBN becomes BN.
+    Float32 is float32, in testing and validation too, not TensorFloat-32 of 10 bits. mmengine assumes GPUs
+    in a distributed run. On CPU the processes talk through gloo, the model's wrapper gets no device, and
+    SyncBN becomes BN.
 
     Raises:
         ValueError: for a launcher other than pytorch on CPU.
     """
     os.environ.setdefault('LOCAL_RANK', '0')
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision('highest')
+    if 'SLURM_JOB_ID' in os.environ:  # two jobs may share a node, and mmengine takes 29500 for each
+        os.environ.setdefault('MASTER_PORT', str(20000 + int(os.environ['SLURM_JOB_ID']) % 10000))
     if torch.cuda.is_available():
         return
     if 'OMP_NUM_THREADS' not in os.environ:

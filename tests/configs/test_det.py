@@ -54,6 +54,7 @@ def test_full_size_on_the_meta_device(name):
     taps = {12: [3, 5, 7, 11], 24: [7, 11, 15, 23]}
     assert model.backbone.out_indices == taps[model.backbone.num_layers]
     assert model.backbone.with_cp and isinstance(model.backbone.norm, nn.Identity)
+    assert not cfg.env_cfg.cudnn_benchmark  # as mmdet: images of many sizes
 
 
 @pytest.mark.parametrize('name', NAMES)

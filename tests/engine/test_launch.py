@@ -1,5 +1,6 @@
 """From a command line to a config that fits the data and the machine."""
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -204,6 +205,33 @@ def on_cpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
     monkeypatch.setattr(torch.distributed, 'init_process_group', lambda backend: backend)
+
+
+def test_float32_is_float32(load, on_cpu, monkeypatch):
+    """In validation and testing too, whatever the machine's default."""
+    torch.set_float32_matmul_precision('high')
+    torch.backends.cudnn.allow_tf32 = True
+    launch.start_processes(load())
+    assert torch.get_float32_matmul_precision() == 'highest' and not torch.backends.cudnn.allow_tf32
+
+
+def test_the_jobs_of_a_node_meet_at_ports_of_their_own(load, on_cpu, monkeypatch):
+    ports = []
+    for job in ('4213337', '4213338'):
+        monkeypatch.setenv('SLURM_JOB_ID', job)
+        monkeypatch.delenv('MASTER_PORT', raising=False)
+        launch.start_processes(load())
+        ports.append(os.environ['MASTER_PORT'])
+    assert ports == ['23337', '23338']
+    monkeypatch.setenv('MASTER_PORT', '1234')
+    launch.start_processes(load())
+    assert os.environ['MASTER_PORT'] == '1234'
+
+
+@pytest.mark.parametrize('option', ['--launcher=mpi', '--local_rank=1'])
+def test_what_never_worked_is_no_option(load, option):
+    with pytest.raises(SystemExit):
+        load(option)
 
 
 def test_processes_on_cpu(load, on_cpu):

@@ -21,6 +21,7 @@ param_scheduler = [
 train_cfg = dict(type='mmpretrain.ResumableEpochLoop', max_epochs=12)
 
 # Keys that do not.
+env_cfg = dict(cudnn_benchmark=False)  # images of many sizes: it would measure each of them
 default_hooks = dict(
     checkpoint=dict(interval=1),
     annotation_check=dict(type='mmpretrain.AnnotationCheckHook'))
