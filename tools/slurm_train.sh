@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Train on a Slurm cluster.
 #     GPUS=32 GPUS_PER_NODE=8 tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [options of tools/train.py]
+# The processes meet at PORT, by default at one that follows from the number of the job.
 set -euo pipefail
 if [ $# -lt 4 ]; then
     echo "usage: $0 PARTITION JOB_NAME CONFIG WORK_DIR [options of tools/train.py]" >&2
@@ -14,7 +15,9 @@ GPUS=${GPUS:-8}
 GPUS_PER_NODE=${GPUS_PER_NODE:-8}
 TOOLS=$(cd "$(dirname "$0")" && pwd)
 
-export PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}"
+if [ -n "${PORT:-}" ]; then
+    export MASTER_PORT=$PORT
+fi
 # SRUN_ARGS is several words.
 # shellcheck disable=SC2086
 exec srun -p "$PARTITION" \
@@ -25,4 +28,4 @@ exec srun -p "$PARTITION" \
     --cpus-per-task="${CPUS_PER_TASK:-8}" \
     --kill-on-bad-exit=1 \
     ${SRUN_ARGS:-} \
-    python -u "$TOOLS/train.py" "$CONFIG" --work-dir "$WORK_DIR" --launcher slurm "${@:5}"
+    bash "$TOOLS/python.sh" -u "$TOOLS/train.py" "$CONFIG" --work-dir "$WORK_DIR" --launcher slurm "${@:5}"

@@ -130,7 +130,7 @@ def run_tool(tmp_path):
             [*command, str(ROOT / 'tools' / tool), *map(str, arguments)], text=True, cwd=tmp_path,
             capture_output=True, timeout=300, env={
                 **os.environ, 'PATH': path, 'PYTHONPATH': python_path, 'OMP_NUM_THREADS': '1',
-                'CUDA_VISIBLE_DEVICES': '', **environment})
+                'CUDA_VISIBLE_DEVICES': '', 'PYTHON': sys.executable, **environment})
 
     return run
 

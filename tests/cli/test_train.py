@@ -1,10 +1,16 @@
 """tools/train.py as it is called, on CPU."""
 import json
+import shutil
 import signal
 import socket
+import subprocess
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
+
+ROOT = Path(__file__).parents[2]
 
 
 def weights(path):
@@ -46,9 +52,6 @@ def test_resume_after_a_kill(toy_config, run_tool, call_tool, tmp_path):
 
 
 def test_two_processes_are_one_with_twice_the_batch(toy_config, run_tool, call_tool, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = str(probe.getsockname()[1])
     # The large eps keeps Adam from blowing up the rounding of gradients that are zero.
     options = ['train_cfg.max_epochs=1', 'model.backbone.drop_path_rate=0',
                'optim_wrapper.optimizer.lr=0.01', 'optim_wrapper.optimizer.eps=1e-3',
@@ -56,8 +59,11 @@ def test_two_processes_are_one_with_twice_the_batch(toy_config, run_tool, call_t
     one, two = tmp_path / 'one', tmp_path / 'two'
     call_tool('train.py', toy_config, '--work-dir', one, '--cfg-options', *options,
               'train_dataloader.batch_size=8')
-    finished = run_tool('dist_train.sh', toy_config, 2, '--work-dir', two, '--cfg-options',
-                        *options, PORT=port)
+    with socket.socket() as other:
+        with suppress(OSError):  # taken already
+            other.bind(('127.0.0.1', 29500))  # as by another run on this machine
+            other.listen()
+        finished = run_tool('dist_train.sh', toy_config, 2, '--work-dir', two, '--cfg-options', *options)
     assert finished.returncode == 0, finished.stderr
     expected, got = (weights(work / 'iter_3.pth') for work in (one, two))
     for name, value in expected.items():
@@ -67,7 +73,7 @@ def test_two_processes_are_one_with_twice_the_batch(toy_config, run_tool, call_t
 def test_options_reach_the_run(toy_config, call_tool, tmp_path):
     work = tmp_path / 'work'
     call_tool('train.py', toy_config, '--work-dir', work, '--amp', '--auto-scale-lr', '--resume',
-              'auto', '--cfg-options', 'train_cfg.max_epochs=1')
+              'auto', '--cfg-options', 'train_cfg.max_epochs=1', 'compile_model.backend=eager')
     dumped = (work / toy_config.name).read_text()
     assert 'amp=True' in dumped and 'enable=True' in dumped
     # Batches of 4 images, the rate is for 2048; its peak is the last step of the only epoch.
@@ -88,8 +94,62 @@ def test_wrong_options(toy_config, call_tool, tmp_path, tool, options, message):
         call_tool(tool, toy_config, '--work-dir', tmp_path / 'work', *options)
 
 
+AT_EXIT = '''
+import atexit
+import os
+
+import torch
+
+
+@atexit.register
+def tell():
+    print(torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic,
+          torch.backends.cudnn.benchmark, os.environ['CUBLAS_WORKSPACE_CONFIG'])
+'''
+
+
+def test_deterministic(toy_config, run_tool, tmp_path):
+    """PyTorch refuses whatever could differ, and the training uses nothing of that kind."""
+    (tmp_path / 'interruption.py').write_text(AT_EXIT)
+    ended = run_tool('train.py', toy_config, '--work-dir', tmp_path / 'work', '--deterministic',
+                     '--cfg-options', 'train_cfg.max_epochs=1')
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.endswith('True True False :4096:8\n')
+
+
 def test_shell_usage(run_tool):
     for tool, words in (('dist_train.sh', 'CONFIG GPUS'), ('dist_test.sh', 'CHECKPOINT GPUS'),
-                        ('slurm_train.sh', 'PARTITION JOB_NAME')):
+                        ('slurm_train.sh', 'PARTITION JOB_NAME'), ('dist_run.sh', 'TOOL GPUS')):
         failed = run_tool(tool, 'config.py')
         assert failed.returncode == 2 and words in failed.stderr
+
+
+def script(path, line):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'#!/usr/bin/env bash\n{line}\n')
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize('environment, expected', [
+    ({}, '.venv'), (dict(CONDA_DEFAULT_ENV='base'), '.venv'), (dict(CONDA_DEFAULT_ENV='mine'), 'active'),
+    (dict(VIRTUAL_ENV='mine'), 'active'), (dict(VIRTUAL_ENV='mine', PYTHON='chosen'), 'chosen')])
+def test_python_of_the_scripts(tmp_path, environment, expected):
+    """A checkout with the environment that make has made."""
+    script(tmp_path / '.venv/bin/python', 'echo .venv "$@"')
+    for name, prints in (('python', 'active'), ('chosen', 'chosen')):
+        script(tmp_path / 'bin' / name, f'echo {prints} "$@"')
+    copy = shutil.copy(ROOT / 'tools/python.sh', script(tmp_path / 'tools/python.sh', ''))
+    ended = subprocess.run(['bash', copy, '-m', 'a b'], text=True, capture_output=True, env=dict(
+        environment, PATH=f'{tmp_path}/bin:/usr/bin:/bin'))
+    assert ended.stdout == f'{expected} -m a b\n', ended.stderr
+
+
+def test_slurm(run_tool, tmp_path):
+    script(tmp_path / 'bin/srun', 'echo "port ${MASTER_PORT:-of the job}:" "$@"')
+    path = f'{tmp_path / "bin"}:/usr/bin:/bin'
+    arguments = 'part', 'name', 'config.py', 'work', '--amp'
+    told = run_tool('slurm_train.sh', *arguments, PATH=path, GPUS='16', GPUS_PER_NODE='4').stdout
+    assert told.startswith('port of the job: -p part --job-name=name --gres=gpu:4 --ntasks=16')
+    assert told.endswith('tools/train.py config.py --work-dir work --launcher slurm --amp\n')
+    assert run_tool('slurm_train.sh', *arguments, PATH=path, PORT='1234').stdout.startswith('port 1234:')
