@@ -3,10 +3,9 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
-matplotlib.use('Agg')
 LABELS = {'loss_reconstruct': 'reconstruction loss', 'loss_align': 'alignment loss',
           'accuracy': 'masked tokens right, %', 'lr': 'learning rate',
           'code_usage': 'codes in use, %', 'code_perplexity': 'perplexity of the codes',
@@ -47,14 +46,13 @@ def draw_curves(
         path (str | Path): file to write.
         names (Sequence[str]): keys of the log.
     """
-    from matplotlib import pyplot as plt
     records = {'': read_scalars(runs)} if not isinstance(runs, Mapping) else {
         label: sum(map(read_scalars, work_dirs), []) for label, work_dirs in runs.items()}
     curves = {name: {label: series(run, name) for label, run in records.items()} for name in names}
     curves = {name: lines for name, lines in curves.items()
               if any(len(steps) for steps, _ in lines.values())}
-    figure, axes = plt.subplots(1, len(curves), squeeze=False, layout='constrained',
-                                figsize=(3.2 * len(curves), 2.6))
+    figure = Figure(figsize=(3.2 * len(curves), 2.6), layout='constrained')
+    axes = figure.subplots(1, len(curves), squeeze=False)
     for axis, (name, lines) in zip(axes[0], curves.items(), strict=True):
         for colour, (label, (steps, values)) in zip(COLOURS, lines.items(), strict=False):
             axis.plot(steps, values, color=colour, marker='o' if len(steps) < 12 else '', ms=3,
@@ -68,4 +66,3 @@ def draw_curves(
         axis.spines[['top', 'right']].set_visible(False)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
-    plt.close(figure)

@@ -3,16 +3,15 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as F
 
 from cae_mm.transforms import LoadRGBImage
 
-matplotlib.use('Agg')
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 
 
@@ -86,11 +85,9 @@ def draw_rows(titles: Sequence[str], rows: Sequence[Sequence[Tensor]], path: str
             black, to their 99th percentile. The pictures of a row have the same shape.
         path (str | Path): file to write.
     """
-    from matplotlib import pyplot as plt
     heights = [row[0].shape[0] / row[0].shape[1] for row in rows]  # of a picture one wide
-    figure, axes = plt.subplots(
-        len(rows), len(titles), squeeze=False, layout='constrained', height_ratios=heights,
-        figsize=(2 * len(titles), 2 * sum(heights) + 0.4))
+    figure = Figure(figsize=(2 * len(titles), 2 * sum(heights) + 0.4), layout='constrained')
+    axes = figure.subplots(len(rows), len(titles), squeeze=False, height_ratios=heights)
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=11)
     for axis, picture in zip(axes.flat, (picture for row in rows for picture in row), strict=True):
@@ -100,4 +97,3 @@ def draw_rows(titles: Sequence[str], rows: Sequence[Sequence[Tensor]], path: str
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, hspace=0, wspace=0)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
-    plt.close(figure)

@@ -1,12 +1,14 @@
 """Choosing, reading and drawing pictures."""
+import importlib
 import random
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from cae_mm.visualization import WholeView, choose_images, draw_rows, load_image
+from cae_mm.visualization import WholeView, choose_images, curves, draw_rows, figure, load_image
 
 
 @pytest.fixture
@@ -52,13 +54,26 @@ def test_unreadable(folder):
         load_image(folder / 'notes.txt', WholeView(20, 10))
 
 
+def test_a_notebook_keeps_its_backend(tmp_path):
+    """Neither importing nor drawing takes inline figures away."""
+    before = matplotlib.get_backend()
+    matplotlib.use('svg')
+    try:
+        for module in (figure, curves):
+            importlib.reload(module)
+        draw_rows(['picture'], [[torch.zeros(4, 4, 3)]], tmp_path / 'figure.png')
+        assert matplotlib.get_backend() == 'svg'
+    finally:
+        matplotlib.use(before)
+
+
 def test_rows_of_different_shapes(tmp_path):
     red, green = (torch.zeros(*shape, 3) for shape in ((20, 30), (40, 30)))
     red[..., 0], green[..., 1] = 1, 1
     maps = torch.zeros(2, 3), torch.ones(4, 3)
     draw_rows(['picture', 'map'], [[red, maps[0]], [green, maps[1]]], tmp_path / 'new/figure.png')
-    figure = np.asarray(Image.open(tmp_path / 'new/figure.png').convert('RGB')).astype(int)
-    areas = {name: (np.abs(figure - colour).sum(-1) < 12).sum() for name, colour in dict(
+    drawn = np.asarray(Image.open(tmp_path / 'new/figure.png').convert('RGB')).astype(int)
+    areas = {name: (np.abs(drawn - colour).sum(-1) < 12).sum() for name, colour in dict(
         red=(255, 0, 0), green=(0, 255, 0), dark=(0, 0, 4), bright=(252, 255, 164)).items()}
     assert areas['green'] == pytest.approx(2 * areas['red'], rel=0.1)
     assert areas['dark'] == pytest.approx(areas['red'], rel=0.1)
