@@ -52,7 +52,7 @@ def check_annotations(cfg: Config, *parts: str) -> None:
 
 def leaf_datasets(settings: ConfigDict) -> Iterator[ConfigDict]:
     """The settings of the data sets that read files, without the wrappers around them."""
-    inner = settings.get('datasets') or ([settings.dataset] if 'dataset' in settings else [])
+    inner = settings.get('datasets') or ([settings['dataset']] if 'dataset' in settings else [])
     if not inner:
         yield settings
     for child in inner:

@@ -5,6 +5,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
 from mmpretrain.registry import HOOKS
 
+from .reader import leaves
+
 
 @HOOKS.register_module()
 class ClassesHook(Hook):
@@ -25,13 +27,12 @@ class ClassesHook(Hook):
         for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
             if not isinstance(loop, BaseLoop):
                 continue
-            dataset = loop.dataloader.dataset
-            dataset = getattr(dataset, 'dataset', dataset)  # what ReproducibleDataset wraps
-            check_images(dataset)
-            if first is None:
-                check_number(dataset, num_classes)
-                first = dataset
-            check_names(first, dataset)
+            for dataset in leaves(loop.dataloader.dataset):
+                check_images(dataset)
+                if first is None:
+                    check_number(dataset, num_classes)
+                    first = dataset
+                check_names(first, dataset)
             check_topk(getattr(loop, 'evaluator', None), num_classes)
 
 

@@ -1,5 +1,6 @@
 """A dataset whose samples depend on nothing but (seed, epoch, index)."""
 import hashlib
+import os
 import random
 
 import numpy as np
@@ -7,6 +8,9 @@ import torch
 from mmengine.dist import all_reduce
 from mmpretrain.registry import DATASETS
 from torch.utils.data import Dataset
+
+from .annotations import leaf_datasets
+from .reader import UnreadableFile, guard, leaves
 
 
 def seed_sample(seed, epoch, index):
@@ -19,32 +23,65 @@ def seed_sample(seed, epoch, index):
 
 
 def build_images(cfg):
-    """Build an mmpretrain dataset of image files, and say clearly where there are none.
+    """Build a dataset of image files, and say clearly where there are none.
 
     Args:
-        cfg (dict): Config of ``CustomDataset``, ``ImageNet`` or another dataset of mmpretrain.
+        cfg (dict): Config of a dataset of mmpretrain, mmdet or mmseg, or of a wrapper around such.
 
     Returns:
-        BaseDataset: The dataset, with its list of files read.
+        Dataset: The dataset, with its list of files read.
 
     Raises:
-        FileNotFoundError: When the folder does not exist or has no image.
+        FileNotFoundError: When a folder does not exist or has no image.
+        ValueError: When training and validation images would be read together.
     """
-    dataset = DATASETS.build(dict(cfg, lazy_init=True))
+    try:
+        dataset = DATASETS.build(cfg)
+        if len(dataset):
+            check_parts(dataset)
+            return dataset
+        failure = FileNotFoundError('the annotation file lists none')
+    except (OSError, RuntimeError) as error:
+        failure = error
+    for leaf in leaf_datasets(cfg):
+        check_folder(leaf)
+    raise failure
+
+
+def check_parts(dataset):
+    """Refuse a folder that is read as a whole although it has parts for training and validation."""
+    for leaf in leaves(dataset):
+        folder = getattr(leaf, 'img_prefix', None)
+        if not folder or leaf.ann_file or os.path.basename(folder) == '.':
+            continue
+        if all(os.path.isdir(os.path.join(folder, part)) for part in ('train', 'val')):
+            raise ValueError(f'{folder} holds train/ and val/, which would be read together: set '
+                             'data_prefix=train, or data_prefix=. if you mean both')
+
+
+def check_folder(cfg):
+    """Raise a FileNotFoundError with the folder of a dataset, when it has no images."""
+    try:
+        dataset = DATASETS.build(dict(cfg, lazy_init=True))
+    except TypeError:  # not one of OpenMMLab's
+        return
     try:
         dataset.full_init()
         if len(dataset):
-            return dataset
+            return
         reason = 'the annotation file lists none'
     except (OSError, RuntimeError) as error:
         reason = error
     extensions = ' '.join(sorted(getattr(dataset, 'extensions', ())))
     where = 'sub-folders of the folder' if getattr(dataset, 'with_label', False) else 'folder'
     folder = getattr(dataset, 'img_prefix', dataset.data_prefix)  # mmdet and mmseg have only the second
-    raise FileNotFoundError(
-        f'there are no images in the {where} {folder!r} (looked for {extensions}): '
-        f'{reason}. Give the folder that has them, as data_root=PATH or in data_prefix; a folder '
-        'without sub-folders for the classes needs with_label=False')
+    way_out = 'set data_root, or data_prefix'
+    if getattr(dataset, 'with_label', False):
+        way_out += '; a folder without sub-folders for the classes needs with_label=False'
+    elif cfg.get('data_prefix') and os.path.isdir(cfg.get('data_root', '')):
+        way_out = f'for the images in {cfg["data_root"]} itself: --cfg-options data_prefix='
+    raise FileNotFoundError(f'there are no images in the {where} {folder!r} (looked for {extensions}): '
+                            f'{reason}. To read another folder, {way_out}')
 
 
 @DATASETS.register_module()
@@ -52,34 +89,43 @@ class ReproducibleDataset(Dataset):
     """Wrap a dataset so that each sample's random numbers come from (seed, epoch, index) alone.
 
     Number of workers, ranks and interruptions then change nothing. The index is that of
-    :class:`EpochSampler`, ``epoch * len(dataset) + index``; a plain sampler stays in epoch 0.
-    Reading a sample seeds the generators of the process that reads it.
+    :class:`EpochSampler`, ``epoch * len(dataset) + index``. Reading a sample seeds the generators of
+    the process that reads it.
 
-    A file that cannot be read (the pipeline returns None) is replaced by the next readable one and
-    remembered in memory that all workers share.
+    A file that cannot be read is replaced by the next readable one and remembered in memory that all
+    workers share. For a sample that the pipeline leaves out on purpose, mmengine draws another.
 
     Args:
-        dataset (dict | BaseDataset): The dataset of files, with its pipeline.
+        dataset (dict | Dataset): The dataset of files, with its pipeline, or a wrapper around such:
+            mmengine's ConcatDataset, RepeatDataset and ClassBalancedDataset, mmdet's and mmseg's
+            MultiImageMixDataset.
         seed (int): Seed of the augmentation and of the masks, until ``set_seed`` gives another.
 
     Raises:
-        FileNotFoundError: When there are no images.
+        FileNotFoundError, ValueError: See ``build_images``.
         RuntimeError: By an item, when more than a tenth of the files (and more than one) are bad.
     """
 
     def __init__(self, dataset, seed=0):
         self.dataset = build_images(dataset) if isinstance(dataset, dict) else dataset
-        self._seed = torch.tensor(seed).share_memory_()  # so that running workers see a change
-        self._bad = torch.zeros(len(self.dataset), dtype=torch.uint8).share_memory_()
-
-    def set_seed(self, seed):
-        """Take another seed, in the workers too."""
-        self._seed.fill_(seed)
+        self._leaves = guard(self.dataset, self._report)
+        # Shared, so that workers that run already report their finds and see another seed.
+        self._bad = torch.zeros(sum(map(len, self._leaves)), dtype=torch.uint8).share_memory_()
+        self._seed = torch.tensor(seed).share_memory_()
 
     @property
     def metainfo(self):
         """Meta information of the wrapped dataset."""
         return self.dataset.metainfo
+
+    @property
+    def num_files(self):
+        """Number of different files."""
+        return len(self._bad)
+
+    def set_seed(self, seed):
+        """Take another seed, in the workers too."""
+        self._seed.fill_(seed)
 
     def get_data_info(self, index):
         """What the wrapped dataset knows of a file before reading it, in any epoch."""
@@ -90,33 +136,35 @@ class ReproducibleDataset(Dataset):
 
     def __getitem__(self, index):
         epoch, index = divmod(index, len(self))
-        for position in range(index, index + len(self)):
-            position %= len(self)
-            seed_sample(int(self._seed), epoch, index)
-            sample, _, _ = self._read(position)
-            if sample is not None:
-                return sample
-            self._bad[position] = 1
-            self.check_bad_files()
-        raise RuntimeError(self._complaint())
+        seed_sample(int(self._seed), epoch, index)
+        return self.dataset[index]
 
-    def _read(self, position):
-        """Run the pipeline: (sample or None, path, reason of a failure)."""
-        info = self.dataset.get_data_info(position)
-        path = info.get('img_path', f'number {position}')
-        sample = self.dataset.pipeline(info)
-        return sample, path, info.get('load_error', 'the pipeline returned nothing')
+    def _report(self, error):
+        self._bad[error.number] = 1
+        self.check_bad_files()
+
+    def _reason(self, number):
+        """Read a file again: its path, and why that fails."""
+        for leaf in self._leaves:
+            if number < len(leaf):
+                break
+            number -= len(leaf)
+        info = leaf.get_data_info(number)
+        try:
+            leaf.pipeline.read(info)
+        except UnreadableFile as error:
+            return info['img_path'], error.reason
+        return info['img_path'], 'could be read at the second try'
 
     def _complaint(self):
         bad = self._bad.nonzero().flatten()
-        reads = map(self._read, bad[:5].tolist())
-        first = '; '.join(f'{path} ({reason})' for _, path, reason in reads)
-        return (f'{len(bad)} of {len(self)} images cannot be read, more than a tenth. The first: '
+        first = '; '.join(f'{path} ({reason})' for path, reason in map(self._reason, bad[:5].tolist()))
+        return (f'{len(bad)} of {self.num_files} images cannot be read, more than a tenth. The first: '
                 f'{first}. Repair them, or remove them from the folder or the annotation file')
 
     def check_bad_files(self):
         """Raise RuntimeError when more than a tenth of the files, and more than one, are bad."""
-        if int(self._bad.sum()) > max(1, len(self) // 10):
+        if int(self._bad.sum()) > max(1, self.num_files // 10):
             raise RuntimeError(self._complaint())
 
     def gather_bad_files(self):
@@ -129,6 +177,4 @@ class ReproducibleDataset(Dataset):
         Returns:
             dict[str, str]: Path to reason. The reason is found by reading the file again.
         """
-        reads = map(self._read, self._bad.nonzero().flatten().tolist())
-        return {path: 'could be read at the second try' if sample is not None else reason
-                for sample, path, reason in reads}
+        return dict(map(self._reason, self._bad.nonzero().flatten().tolist()))

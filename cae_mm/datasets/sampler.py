@@ -4,6 +4,8 @@ from mmengine.dist import get_dist_info
 from mmpretrain.registry import DATA_SAMPLERS
 from torch.utils.data import Sampler
 
+from .reproducible import ReproducibleDataset
+
 
 @DATA_SAMPLERS.register_module()
 class EpochSampler(Sampler):
@@ -14,15 +16,23 @@ class EpochSampler(Sampler):
     the order.
 
     Args:
-        dataset (Sized): What is sampled.
+        dataset (ReproducibleDataset): What is sampled.
         shuffle (bool): Whether the order is random (by seed and epoch) or that of the dataset.
         seed (int, optional): Seed of the order, equal on all ranks, until ``set_seed`` gives another.
             None, which mmengine passes when the ranks have seeds of their own, is 0.
         round_up (bool): What to do with a number of samples that the ranks do not divide: False
             leaves the last of the order out, True repeats the first.
+
+    Raises:
+        TypeError: For another dataset, which would not find the samples of the second epoch.
     """
 
     def __init__(self, dataset, shuffle=True, seed=0, round_up=False):
+        if not isinstance(dataset, ReproducibleDataset):
+            raise TypeError(
+                f'{type(self).__name__} counts the samples through all epochs, and '
+                f"{type(dataset).__name__} has only those of one: dataset=dict(type='ReproducibleDataset', "
+                "dataset=...) around it, or sampler=dict(type='DefaultSampler', shuffle=True)")
         self.rank, self.world_size = get_dist_info()
         self.dataset, self.shuffle = dataset, shuffle
         self.seed = 0 if seed is None else seed

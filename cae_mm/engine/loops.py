@@ -8,14 +8,16 @@ from mmengine.dist import broadcast, get_rank
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmpretrain.registry import LOOPS
 
+from cae_mm.datasets import EndlessSampler, EpochSampler, ReproducibleDataset
+
 
 @LOOPS.register_module()
 class ResumableEpochLoop(EpochBasedTrainLoop):
     """An EpochBasedTrainLoop whose iterations do not depend on interruptions.
 
     Resumed from a checkpoint written in the middle of an epoch, it goes on with the next batch of
-    that epoch: a sampler with ``set_start(num_samples)`` skips what was seen, with any other one
-    the batches are loaded and dropped. Before each iteration the random generators are seeded from
+    that epoch: an :class:`EpochSampler` skips what was seen, with any other one the batches are
+    loaded and dropped. Before each iteration the random generators are seeded from
     (seed, iteration, rank), so that drop path, Gumbel noise and mixup repeat without saved states.
 
     Where gradients accumulate over several batches, an epoch of an :class:`EpochSampler` ends with a
@@ -24,6 +26,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
     Args: those of :class:`mmengine.runner.EpochBasedTrainLoop`.
 
     Raises:
+        TypeError: when dataset and sampler do not fit.
         ValueError: when the images do not make one batch, or one accumulated step; when the
             checkpoint's iteration lies outside its epoch, because the data set, the batch size or
             the number of processes changed.
@@ -31,6 +34,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
 
     def __init__(self, runner, dataloader, max_epochs: int, **kwargs):
         super().__init__(runner, dataloader, max_epochs, **kwargs)
+        check_sampler(self.dataloader, endless=False)
         sampler, batch_size = self.dataloader.sampler, self.dataloader.batch_size
         wrapper = runner.optim_wrapper  # which the runner builds after the loop
         accumulated = (wrapper.get('accumulative_counts', 1) if isinstance(wrapper, dict)
@@ -85,7 +89,14 @@ class ResumableIterLoop(IterBasedTrainLoop):
     over several batches, let checkpoints be written after whole steps.
 
     Args: those of :class:`mmengine.runner.IterBasedTrainLoop`.
+
+    Raises:
+        TypeError: when dataset and sampler do not fit.
     """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        check_sampler(self.dataloader, endless=True)
 
     def run(self):
         """Give the run's seed to the data, and train."""
@@ -100,6 +111,25 @@ class ResumableIterLoop(IterBasedTrainLoop):
         super().run_iter(data_batch)
 
 
+def sampler_of(dataloader):
+    """The sampler, also that of a batch sampler."""
+    return getattr(dataloader.batch_sampler, 'sampler', dataloader.sampler)
+
+
+def check_sampler(dataloader, endless: bool) -> None:
+    """Refuse a sampler that does not count the epochs of the data set as it and the loop expect.
+
+    Raises:
+        TypeError: naming the sampler to take.
+    """
+    sampler, counts = sampler_of(dataloader), isinstance(dataloader.dataset, ReproducibleDataset)
+    if isinstance(sampler, EndlessSampler) != endless if isinstance(sampler, EpochSampler) else counts:
+        raise TypeError(
+            f"{type(sampler).__name__} with a training by {'iterations' if endless else 'epochs'}"
+            f"{' and a ReproducibleDataset, which would repeat its first epoch' * counts}: "
+            f"train_dataloader.sampler=dict(type='mmpretrain.{'Endless' if endless else 'Epoch'}Sampler')")
+
+
 def set_data_seed(runner, dataloader) -> None:
     """Give the run's seed, that of the first rank, to the sampler and the dataset that take one.
 
@@ -107,7 +137,7 @@ def set_data_seed(runner, dataloader) -> None:
     """
     seed = torch.tensor(runner.seed)
     broadcast(seed)  # with diff_rank_seed, each rank has added its number
-    for part in (dataloader.batch_sampler.sampler, dataloader.dataset):
+    for part in (sampler_of(dataloader), dataloader.dataset):
         if hasattr(part, 'set_seed'):
             part.set_seed(int(seed))
 

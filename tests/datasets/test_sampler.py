@@ -3,14 +3,14 @@ from itertools import islice
 
 import pytest
 
-from cae_mm.datasets import EndlessSampler, EpochSampler, sampler
+from cae_mm.datasets import EndlessSampler, EpochSampler, ReproducibleDataset, sampler
 
 
 def shares(monkeypatch, size, ranks, **kwargs):
     made = []
     for rank in range(ranks):
         monkeypatch.setattr(sampler, 'get_dist_info', lambda rank=rank: (rank, ranks))
-        made.append(EpochSampler(range(size), **kwargs))
+        made.append(EpochSampler(ReproducibleDataset(range(size)), **kwargs))
     return made
 
 
@@ -40,18 +40,18 @@ def test_more_ranks_than_samples(monkeypatch):
 
 
 def test_epoch_is_in_the_index_and_changes_the_order():
-    sampler = EpochSampler(range(10))
+    sampler = EpochSampler(ReproducibleDataset(range(10)))
     first, again = list(sampler), list(sampler)
     sampler.set_epoch(3)
     third = list(sampler)
     assert first == again and sorted(third) == list(range(30, 40))
     assert [index - 30 for index in third] != first
-    assert list(EpochSampler(range(10), seed=1)) != first
-    assert list(EpochSampler(range(10), shuffle=False)) == list(range(10))
+    assert list(EpochSampler(ReproducibleDataset(range(10)), seed=1)) != first
+    assert list(EpochSampler(ReproducibleDataset(range(10)), shuffle=False)) == list(range(10))
 
 
 def test_start_skips_once():
-    sampler = EpochSampler(range(10))
+    sampler = EpochSampler(ReproducibleDataset(range(10)))
     whole = list(sampler)
     sampler.set_start(4)
     assert len(sampler) == 10
@@ -60,7 +60,7 @@ def test_start_skips_once():
 
 
 def test_multiple_of_a_step():
-    sampler = EpochSampler(range(10))
+    sampler = EpochSampler(ReproducibleDataset(range(10)))
     whole = list(sampler)
     sampler.set_multiple(4)
     assert len(sampler) == 8 and list(sampler) == whole[:8]
@@ -70,7 +70,8 @@ def test_multiple_of_a_step():
 
 @pytest.mark.parametrize('skipped', [0, 4, 10, 13])
 def test_endless_epochs_and_continuing_among_them(skipped):
-    endless, epochs = EndlessSampler(range(10)), EpochSampler(range(10))
+    data = ReproducibleDataset(range(10))
+    endless, epochs = EndlessSampler(data), EpochSampler(data)
     order = []
     for epoch in range(3):
         epochs.set_epoch(epoch)
@@ -78,3 +79,9 @@ def test_endless_epochs_and_continuing_among_them(skipped):
     endless.skip(skipped)
     assert list(islice(endless, 30 - skipped)) == order[skipped:]
     assert sorted(order) == list(range(30))
+
+
+@pytest.mark.parametrize('kind', [EpochSampler, EndlessSampler])
+def test_a_dataset_of_one_epoch(kind):
+    with pytest.raises(TypeError, match=f'{kind.__name__} counts .* and range has .*ReproducibleDataset'):
+        kind(range(10))

@@ -1,11 +1,13 @@
-"""The report of files that could not be read."""
+"""The report of files that cannot be read."""
 import json
 from pathlib import Path
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.runner import BaseLoop
 from mmpretrain.registry import HOOKS
 
+from .reader import guard
 from .reproducible import ReproducibleDataset
 
 
@@ -13,9 +15,10 @@ from .reproducible import ReproducibleDataset
 class BadFilesHook(Hook):
     """Name the training files that were skipped, and stop when they are too many.
 
-    After every epoch the ranks compare what they found, and more than a tenth of the files is an
-    error. After training the log counts them, and ``bad_files.json`` in the work directory gives
-    path and reason of each.
+    In training, the ranks compare after every epoch what they found, and more than a tenth of the
+    files is an error. After training the log counts them, and ``bad_files.json`` in the work
+    directory gives path and reason of each. In evaluation a file that cannot be read is an error that
+    names it: the numbers of fewer images would be others.
 
     Args:
         max_named (int): How many files the log itself names.
@@ -23,6 +26,12 @@ class BadFilesHook(Hook):
 
     def __init__(self, max_named=20):
         self.max_named = max_named
+
+    def before_run(self, runner):
+        """Let the data of evaluations say which file cannot be read."""
+        for loop in (runner._val_loop, runner._test_loop):
+            if isinstance(loop, BaseLoop):
+                guard(loop.dataloader.dataset)
 
     def after_train_epoch(self, runner):
         """Exchange the bad files between the ranks and check their number."""
@@ -46,5 +55,5 @@ class BadFilesHook(Hook):
         listing.write_text(json.dumps(bad, indent=1, ensure_ascii=False))
         named = [f'{path} ({reason})' for path, reason in list(bad.items())[:self.max_named]]
         more = f'; and {len(bad) - len(named)} more' if len(bad) > len(named) else ''
-        runner.logger.warning(f'skipped {len(bad)} of {len(dataset)} images: {"; ".join(named)}'
+        runner.logger.warning(f'skipped {len(bad)} of {dataset.num_files} images: {"; ".join(named)}'
                               f'{more}. The whole list is in {listing}')
