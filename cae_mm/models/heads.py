@@ -4,7 +4,7 @@ from mmpretrain.models.heads import LinearClsHead
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from cae_mm.models.layers import LAYER_NORM_EPS, CrossAttention
+from cae_mm.models.layers import LAYER_NORM_EPS, CrossAttention, attention_weights
 
 # The official layers are truncated at +-2, which is a hundred standard deviations. Biases are zero.
 INIT = dict(type='Normal', layer='Linear', std=0.02,
@@ -60,7 +60,6 @@ class AttentiveProbeHead(LinearClsHead):
 
     def attention(self, tokens: Tensor) -> Tensor:
         """Weights of the query on each token: (B, 1 + N, C) -> (B, heads, 1 + N), sums of 1."""
-        attn = self.cross_attn
-        q, k = (x.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)
-                for x in (attn.q(self.norm_q(self.query_token)), attn.k(self.norm_k(tokens))))
-        return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1)[:, :, 0]
+        q, k, _ = self.cross_attn.project(
+            self.norm_q(self.query_token), self.norm_k(tokens), self.norm_v(tokens))
+        return attention_weights(q, k)[:, :, 0]

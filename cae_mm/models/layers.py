@@ -33,6 +33,21 @@ def inner_dims(embed_dims: int, num_heads: int, attn_dims: int | None) -> int:
     return dims
 
 
+def attention_weights(q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The softmax that fused attention does not keep, for figures.
+
+    Args:
+        q (Tensor): (B, heads, m, d) queries.
+        k (Tensor): (B, heads, n, d) keys.
+        bias (Tensor, optional): (heads, m, n), added to the logits.
+
+    Returns:
+        Tensor: (B, heads, m, n); its rows sum to 1.
+    """
+    logits = q @ k.mT * q.shape[-1] ** -0.5
+    return (logits if bias is None else logits + bias).softmax(-1)
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention with biases on queries and values and none on keys.
 
@@ -56,11 +71,15 @@ class SelfAttention(nn.Module):
             self.rel_pos.register_buffer('relative_position_index',
                                          self.rel_pos.relative_position_index, persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, n, C) -> (B, n, C)."""
+    def project(self, x: Tensor) -> Tensor:
+        """Queries, keys and values of (B, n, C): (3, B, heads, n, d)."""
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         qkv = F.linear(x, self.qkv.weight, bias)
-        q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, n, C) -> (B, n, C)."""
+        q, k, v = self.project(x)
         mask = None if self.rel_pos is None else self.rel_pos().to(q.dtype)
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.proj(x.transpose(1, 2).flatten(2))
@@ -84,10 +103,14 @@ class CrossAttention(nn.Module):
         self.v = nn.Linear(embed_dims, dims)
         self.proj = nn.Linear(dims, embed_dims)
 
+    def project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
+        """Queries (B, heads, m, d), keys and values (B, heads, n, d)."""
+        return tuple(layer(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+                     for layer, x in ((self.q, query), (self.k, key), (self.v, value)))
+
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """(B, m, C), (B, n, C), (B, n, C) -> (B, m, C)."""
-        q, k, v = (layer(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-                   for layer, x in ((self.q, query), (self.k, key), (self.v, value)))
+        q, k, v = self.project(query, key, value)
         x = F.scaled_dot_product_attention(q, k, v)
         return self.proj(x.transpose(1, 2).flatten(2))
 

@@ -2,7 +2,6 @@
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from torch import Tensor
@@ -10,28 +9,8 @@ from torch import Tensor
 from cae_mm.checkpoint.loader import compare, read_checkpoint
 from cae_mm.evaluation.features import evaluating
 from cae_mm.models import AttentiveProbeHead, CAEViT
-from cae_mm.models.layers import SelfAttention
+from cae_mm.models.layers import attention_weights
 from cae_mm.visualization.features import trace
-
-
-def attention_weights(attn: SelfAttention, x: Tensor, num_queries: int | None = None) -> Tensor:
-    """The softmax that fused attention does not keep.
-
-    Args:
-        attn (SelfAttention): of a block.
-        x (Tensor): (B, n, C) that it reads, the block's tokens after ``norm1``.
-        num_queries (int, optional): take only the first tokens as queries; all n by default.
-
-    Returns:
-        Tensor: (B, heads, num_queries, n); its rows sum to 1.
-    """
-    q_weight, k_weight, _ = attn.qkv.weight.chunk(3)
-    q, k = (y.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for y in (
-        F.linear(x[:, :num_queries], q_weight, attn.q_bias), F.linear(x, k_weight)))
-    scores = q @ k.mT * q.shape[-1] ** -0.5
-    if attn.rel_pos is not None:
-        scores = scores + attn.rel_pos()[..., :num_queries, :]
-    return scores.softmax(-1)
 
 
 @torch.no_grad()
@@ -52,8 +31,10 @@ def class_attention(backbone: CAEViT, images: Tensor, layer: int = -1) -> Tensor
     if backbone.cls_token is None:
         raise ValueError('with_cls_token=False: the encoder has no class token that could look')
     x, _ = trace(backbone, images, layer)
-    block = backbone.blocks[layer]
-    weights = attention_weights(block.attn, block.norm1(x), num_queries=1)
+    attn = backbone.blocks[layer].attn
+    q, k, _ = attn.project(backbone.blocks[layer].norm1(x))
+    bias = None if attn.rel_pos is None else attn.rel_pos()[..., :1, :]
+    weights = attention_weights(q[:, :, :1], k, bias)
     return weights[:, :, 0, 1:].unflatten(-1, backbone.grid(*images.shape[-2:]))
 
 

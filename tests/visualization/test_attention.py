@@ -4,21 +4,20 @@ import torch
 from mmengine.config import Config
 
 from cae_mm.models import AttentiveProbeHead
+from cae_mm.models.layers import attention_weights
 from cae_mm.visualization import class_attention, load_probe, probe_attention
-from cae_mm.visualization.attention import attention_weights
 
 
 @pytest.mark.parametrize('use_rel_pos_bias', [False, True])
 def test_weights_reproduce_the_fused_attention(make_backbone, use_rel_pos_bias):
     attn = make_backbone(use_rel_pos_bias=use_rel_pos_bias).blocks[1].attn
     x = torch.randn(2, 7, 16)
-    weights = attention_weights(attn, x)
+    q, k, values = attn.project(x)
+    weights = attention_weights(q, k, attn.rel_pos() if use_rel_pos_bias else None)
     assert weights.shape == (2, 2, 7, 7)
-    values = (x @ attn.qkv.weight[32:].T + attn.v_bias).unflatten(-1, (2, 8)).transpose(1, 2)
     output = attn.proj((weights @ values).transpose(1, 2).flatten(2))
     torch.testing.assert_close(output, attn(x))
     assert weights.std() > 0.02
-    torch.testing.assert_close(attention_weights(attn, x, num_queries=2), weights[:, :, :2])
 
 
 @pytest.mark.parametrize('layer, index', [(0, 0), (1, 1), (2, 2), (-1, 2)])
@@ -31,7 +30,8 @@ def test_class_token_of_each_block(make_backbone, images, layer, index):
     for block in backbone.blocks[:index]:
         x = block(x)
     block = backbone.blocks[index]
-    expected = attention_weights(block.attn, block.norm1(x))[:, :, 0, 1:]
+    q, k, _ = block.attn.project(block.norm1(x))
+    expected = attention_weights(q, k, block.attn.rel_pos())[:, :, 0, 1:]
     torch.testing.assert_close(maps[..., 1, 0], expected[..., 3])  # the second row begins with patch 3
     torch.testing.assert_close(maps.flatten(2), expected)
 
