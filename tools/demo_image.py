@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 
 from cae_mm.engine import launch
-from cae_mm.evaluation.progress import Progress
+from cae_mm.evaluation.progress import progress_bar
 from cae_mm.visualization import DensePredictor, choose_images
 from cae_mm.visualization.figure import SUFFIXES
 
@@ -58,7 +58,7 @@ def main() -> None:
     args = parse_args()
     targets = choose_targets(args.images, args.out)
     predict = DensePredictor(launch.load_config(args), args.checkpoint)
-    progress = Progress('drawing', len(targets), 'pictures', show=len(targets) > 1)
+    progress = progress_bar('drawing', len(targets), 'pictures', show=len(targets) > 1)
     for path, target in targets.items():
         image = cv2.imread(str(path))
         if image is None:
@@ -67,8 +67,10 @@ def main() -> None:
         predict.draw(image, sample, target, args.score_thr)
         found = predict.found(sample, args.score_thr).items()
         number = '{:.0f} {}' if predict.scope == 'mmdet' else '{:.1%} {}'
-        print(f'{target}: {", ".join(number.format(share, name) for name, share in found) or "nothing"}')
+        shares = ', '.join(number.format(share, name) for name, share in found)
+        progress.write(f'{target}: {shares or "nothing"}')
         progress.update()
+    progress.close()
 
 
 if __name__ == '__main__':

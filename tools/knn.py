@@ -1,5 +1,6 @@
 #!/usr/bin/env python
 """Classify a labelled folder by the nearest neighbours of an encoder's features."""
+from cae_mm.engine import launch
 from cae_mm.evaluation import protocol
 
 
@@ -10,6 +11,7 @@ def main() -> None:
     parser.add_argument('--linear-probe', action='store_true', help='fit a linear classifier too')
     args = parser.parse_args()
     protocol.run(args, k=args.k, probe=args.linear_probe)
+    launch.end_processes()
 
 
 if __name__ == '__main__':

@@ -4,6 +4,7 @@ import atexit
 import importlib.util
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -140,6 +141,19 @@ def start_processes(cfg: Config) -> None:
     for node in dicts(cfg.model):
         if node.get('type') == 'SyncBN':
             node['type'] = 'BN'
+
+
+def join_processes() -> None:
+    """Join the processes that torchrun started, if it did, where no runner does so.
+
+    They wait a day for each other: the first one may have to read or write a lot.
+    """
+    if not torch.distributed.is_torchelastic_launched():
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
+    torch.distributed.init_process_group('nccl' if torch.cuda.is_available() else 'gloo',
+                                         timeout=timedelta(days=1))
 
 
 def build_runner(cfg: Config, *parts: str) -> Runner:

@@ -1,5 +1,6 @@
 """Features of a frozen encoder for the images of a labelled folder."""
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
+from mmengine.dist import get_dist_info, is_main_process
 from mmengine.logging import print_log
 from mmpretrain.datasets import CustomDataset, PackInputs
 from PIL import Image
@@ -15,7 +17,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional as F
 
-from cae_mm.evaluation.progress import Progress
+from cae_mm.engine.precision import exact_float32
+from cae_mm.evaluation.progress import progress_bar
+from cae_mm.evaluation.ranks import gather
 from cae_mm.transforms import LoadRGBImage
 
 FEATURES = ('avg', 'cls')
@@ -81,8 +85,9 @@ class LabelledFolder(Dataset):
             data_root=str(directory), lazy_init=True,
             pipeline=[LoadRGBImage(), CenterView(img_size), PackInputs()])
         folders = sorted(path for path in directory.iterdir() if path.is_dir())
-        empty = [folder.name for folder in folders
-                 if not any(self.images.is_valid_file(path.name) for path in folder.rglob('*'))]
+        empty = [folder.name for folder in folders if not any(
+            self.images.is_valid_file(name)
+            for _, _, names in os.walk(folder, followlinks=True) for name in names)]
         if empty or not folders:
             raise ValueError(f'{directory}: no images of class {", ".join(empty) or "folders"}. '
                              f'Expected {directory}/CLASS/* of {", ".join(self.images.extensions)}')
@@ -110,8 +115,14 @@ def collate(items: list[tuple]) -> tuple[dict | None, list[str]]:
 
 def labelled_loader(directory: str | Path, img_size: int | tuple[int, int], batch_size: int = 128,
                     num_workers: int = 0) -> DataLoader:
-    """Loader of a :class:`LabelledFolder`; its random state is its own, the training's stays."""
-    return DataLoader(LabelledFolder(directory, img_size), batch_size, num_workers=num_workers,
+    """Loader of this rank's batches of a :class:`LabelledFolder`: every n-th, as there are n ranks.
+
+    The batches are those of a single rank. Its random state is its own, the training's stays.
+    """
+    dataset = LabelledFolder(directory, img_size)
+    rank, world_size = get_dist_info()
+    batches = [range(len(dataset))[i:i + batch_size] for i in range(0, len(dataset), batch_size)]
+    return DataLoader(dataset, batch_sampler=batches[rank::world_size], num_workers=num_workers,
                       collate_fn=collate, generator=torch.Generator().manual_seed(0))
 
 
@@ -130,56 +141,75 @@ def pool(backbone: nn.Module, images: Tensor, feature: str) -> Tensor:
     return tokens[:, 0 if backbone.cls_token is None else 1:].mean(1)
 
 
+def check_feature(backbone: nn.Module, feature: str) -> None:
+    """Refuse a feature that the encoder does not have.
+
+    Raises:
+        ValueError: for an unknown ``feature``, or 'cls' of an encoder without class token.
+    """
+    if feature not in FEATURES:
+        raise ValueError(f'feature={feature!r} is not one of {", ".join(FEATURES)}')
+    if feature == 'cls' and backbone.cls_token is None:
+        raise ValueError("feature='cls': this encoder has no class token, take 'avg'")
+
+
+def batch_features(backbone: nn.Module, loader: DataLoader, preprocess: Callable, feature: str,
+                   amp: bool) -> Iterator[tuple[np.ndarray, list[int], list[str]]]:
+    """Features (n, C) float32, labels and unreadable files of one batch after the other."""
+    device = next(backbone.parameters()).device
+    for batch, unreadable in loader:
+        features, labels = np.empty((0, backbone.embed_dims), np.float32), []
+        if batch:
+            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=amp):
+                features = pool(backbone, preprocess(batch)['inputs'], feature).float().cpu().numpy()
+            labels = [int(sample.gt_label) for sample in batch['data_samples']]
+        yield features, labels, unreadable
+
+
+@exact_float32()
 def extract_features(backbone: nn.Module, loader: DataLoader, preprocess: Callable,
-                     feature: str = 'avg', progress: bool = True, amp: bool = False,
-                     out: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
-    """Run the encoder over a labelled loader.
+                     feature: str = 'avg', progress: bool = True,
+                     amp: bool = False) -> tuple[Tensor, Tensor]:
+    """Run the encoder over a labelled loader, each rank over its batches.
 
     The final norm stands where the encoder was trained with it. In pre-training it is that of each
     token, and 'avg' is the mean of normalised patch tokens; an encoder with
     ``out_type='avg_featmap'``, as for fine-tuning, normalises the mean, which is what its head sees.
 
     Args:
-        backbone (nn.Module): a ``CAEViT``; runs where its parameters are.
+        backbone (nn.Module): a ``CAEViT``; runs where its parameters are, and never compiled.
         loader (DataLoader): see :func:`labelled_loader`.
         preprocess (Callable): data preprocessor, gives ``inputs`` (B, 3, H, W) on the device of the
             encoder.
         feature (str): 'avg', the mean of the patch tokens, or 'cls', the class token.
         progress (bool): tell how far it is.
         amp (bool): run the encoder in bfloat16.
-        out (np.ndarray, optional): (files, C) float32, where to write features, such as a file.
 
     Returns:
-        tuple[Tensor, Tensor]: features (n, C) float32 and labels (n,) int64, on the CPU. Files that
-        cannot be read are left out, and named in the log.
+        tuple[Tensor, Tensor]: of all ranks, in the order of the files: features (n, C) float32 and
+        labels (n,) int64, on the CPU. Files that cannot be read are left out, and named in the log.
 
     Raises:
-        ValueError: for an unknown ``feature``, or 'cls' of an encoder without class token.
+        ValueError: see :func:`check_feature`.
         RuntimeError: when more than a tenth of the files cannot be read.
     """
-    if feature not in FEATURES:
-        raise ValueError(f'feature={feature!r} is not one of {", ".join(FEATURES)}')
-    if feature == 'cls' and backbone.cls_token is None:
-        raise ValueError("feature='cls': this encoder has no class token, take 'avg'")
-    if out is None:
-        out = np.empty((len(loader.dataset), backbone.embed_dims), np.float32)
-    labels, bad = [], []
-    bar = Progress(f'features of {loader.dataset.images.data_root}', len(loader.dataset), 'images',
-                   progress)
-    device = next(backbone.parameters()).device
-    with (torch.inference_mode(), evaluating(backbone),
-          torch.autocast(device.type, torch.bfloat16, enabled=amp)):
-        for batch, unreadable in loader:
-            bad += unreadable
-            samples = batch['data_samples'] if batch else []
-            if batch:
-                features = pool(backbone, preprocess(batch)['inputs'], feature)
-                out[len(labels):len(labels) + len(samples)] = features.float().cpu()
-            labels += [int(sample.gt_label) for sample in samples]
-            bar.update(len(samples) + len(unreadable))
+    check_feature(backbone, feature)
+    files = len(loader.dataset)
+    # Filled as the ranks meet after each batch.
+    out, labels, bad = np.empty((files, backbone.embed_dims), np.float32), [], []
+    batches = batch_features(backbone, loader, preprocess, feature, amp)
+    with (evaluating(backbone), torch.compiler.set_stance('force_eager'),
+          progress_bar(f'features of {loader.dataset.images.data_root}', files, 'images', progress) as bar):
+        while any(found := gather(next(batches, ()))):
+            for features, classes, unreadable in filter(None, found):
+                out[len(labels):len(labels) + len(features)] = features
+                labels += classes
+                bad += unreadable
+                bar.update(len(classes) + len(unreadable))
     if bad:
-        message = f'{len(bad)} of {len(loader.dataset)} files are unreadable: {"; ".join(bad[:10])}'
-        if 10 * len(bad) > len(loader.dataset):
+        message = f'{len(bad)} of {files} files are unreadable: {"; ".join(bad[:10])}'
+        if 10 * len(bad) > files:
             raise RuntimeError(f'{message}. More than a tenth: repair or remove them')
-        print_log(message, 'current', level=logging.WARNING)
+        if is_main_process():
+            print_log(message, 'current', level=logging.WARNING)
     return torch.from_numpy(out[:len(labels)]), torch.tensor(labels)

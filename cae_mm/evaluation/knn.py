@@ -1,12 +1,16 @@
 """Weighted k-nearest-neighbour classification of frozen features."""
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from mmengine.dist import get_dist_info
 from torch import Tensor
 
+from cae_mm.engine.precision import exact_float32
 from cae_mm.evaluation.accuracy import ranking_size, top_accuracy
-from cae_mm.evaluation.progress import Progress
+from cae_mm.evaluation.progress import progress_bar
+from cae_mm.evaluation.ranks import gather
 
 
 def check_k(k: int | Sequence[int], num_images: int) -> list[int]:
@@ -22,6 +26,28 @@ def check_k(k: int | Sequence[int], num_images: int) -> list[int]:
 
 
 @torch.inference_mode()
+def vote(train_features: Tensor, train_labels: Tensor, queries: Tensor, ks: list[int],
+         temperature: float, chunk: int) -> np.ndarray:
+    """The ranking (number of ks, m, 1 or 5) of a few images, see :func:`knn_ranking`."""
+    queries = F.normalize(queries.to(train_features.device).float(), dim=1)
+    num_classes = int(train_labels.max()) + 1
+    similar = queries.new_empty(len(queries), 0)
+    neighbours = train_labels.new_empty(len(queries), 0)
+    for keys, labels in zip(train_features.split(chunk), train_labels.split(chunk), strict=True):
+        similar = torch.cat([similar, queries @ F.normalize(keys.float(), dim=1).T], 1)
+        neighbours = torch.cat([neighbours, labels.expand(len(queries), -1)], 1)
+        similar, order = similar.topk(min(ks[-1], similar.shape[1]))
+        neighbours = neighbours.gather(1, order)
+    votes, rankings = (similar / temperature).exp(), []
+    for n in ks:
+        scores = votes.new_zeros(len(queries), num_classes)
+        scores.scatter_add_(1, neighbours[:, :n], votes[:, :n])
+        scores, best = scores.topk(ranking_size(num_classes))
+        rankings.append(best.masked_fill(scores == 0, -1))
+    return torch.stack(rankings).cpu().numpy()
+
+
+@exact_float32()
 def knn_ranking(train_features: Tensor, train_labels: Tensor, features: Tensor,
                 k: int | Sequence[int] = (10, 20), temperature: float = 0.07, chunk: int = 1024,
                 device: str | torch.device | None = None,
@@ -29,7 +55,7 @@ def knn_ranking(train_features: Tensor, train_labels: Tensor, features: Tensor,
     """Let the k most similar training images vote, each with weight exp(cosine / temperature).
 
     Neighbours are merged chunk by chunk, so that never more than ``chunk`` x 16 ``chunk``
-    similarities exist.
+    similarities exist. The ranks take turns with the chunks, so that each classifies its share.
 
     Args:
         train_features (Tensor): (n, C).
@@ -43,7 +69,7 @@ def knn_ranking(train_features: Tensor, train_labels: Tensor, features: Tensor,
 
     Returns:
         dict[int, Tensor]: for each k the labels with most votes, the best first, (m, 5), or (m, 1)
-        with up to 5 classes; -1 where there are no votes left. On the CPU.
+        with up to 5 classes; -1 where there are no votes left. On the CPU, of all ranks.
 
     Raises:
         ValueError: for k outside 1..n, or features of different widths.
@@ -54,30 +80,15 @@ def knn_ranking(train_features: Tensor, train_labels: Tensor, features: Tensor,
     if train_features.shape[1] != features.shape[1]:
         raise ValueError(f'training features have {train_features.shape[1]} channels, the others '
                          f'{features.shape[1]}: extract both with the same encoder')
-    device = device or features.device
-    train_labels = train_labels.to(device)
-    num_classes = int(train_labels.max()) + 1
-    rankings = {n: [] for n in ks}
-    bar = Progress('k-NN', len(features), 'images', progress)
-    for queries in features.split(chunk):
-        queries = F.normalize(queries.to(device).float(), dim=1)
-        similar = queries.new_empty(len(queries), 0)
-        neighbours = train_labels.new_empty(len(queries), 0)
-        for start in range(0, len(train_features), 16 * chunk):
-            keys = F.normalize(train_features[start:start + 16 * chunk].to(device).float(), dim=1)
-            labels = train_labels[start:start + 16 * chunk].expand(len(queries), -1)
-            similar = torch.cat([similar, queries @ keys.T], 1)
-            neighbours = torch.cat([neighbours, labels], 1)
-            similar, order = similar.topk(min(ks[-1], similar.shape[1]))
-            neighbours = neighbours.gather(1, order)
-        votes = (similar / temperature).exp()
-        for n in ks:
-            scores = votes.new_zeros(len(queries), num_classes)
-            scores.scatter_add_(1, neighbours[:, :n], votes[:, :n])
-            scores, best = scores.topk(ranking_size(num_classes))
-            rankings[n].append(best.masked_fill(scores == 0, -1).cpu())
-        bar.update(len(queries))
-    return {n: torch.cat(parts) for n, parts in rankings.items()}
+    train = [x.to(device or features.device) for x in (train_features, train_labels)]
+    rank, world_size = get_dist_info()
+    parts = []
+    with progress_bar('k-NN', len(features), 'images', progress) as bar:
+        for start in range(0, len(features), chunk * world_size):
+            mine = features[start + rank * chunk:][:chunk]
+            parts += gather(vote(*train, mine, ks, temperature, 16 * chunk))
+            bar.update(sum(part.shape[1] for part in parts[-world_size:]))
+    return dict(zip(ks, torch.from_numpy(np.concatenate(parts, 1)), strict=True))
 
 
 def knn_predict(*args, **kwargs) -> dict[int, Tensor]:

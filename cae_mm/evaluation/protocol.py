@@ -3,11 +3,11 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
+from mmengine.dist import is_main_process
 from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 from mmengine.utils import import_modules_from_strings
@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from cae_mm.checkpoint.loader import load_backbone
-from cae_mm.evaluation.features import FEATURES, extract_features, labelled_loader
+from cae_mm.engine.launch import join_processes
+from cae_mm.evaluation.features import FEATURES, check_feature, extract_features, labelled_loader
 from cae_mm.evaluation.knn import check_k, knn_accuracy
-from cae_mm.evaluation.linear_probe import PENALTIES, linear_probe
-from cae_mm.evaluation.store import FeatureStore, describe
+from cae_mm.evaluation.lbfgs_probe import PENALTIES, lbfgs_probe
+from cae_mm.evaluation.ranks import gather, together
+from cae_mm.evaluation.store import describe, make_room, read, write
 from cae_mm.models import CAEDataPreprocessor, CAEViT
 
 
@@ -59,10 +61,10 @@ def load_encoder(cfg: Config | str, checkpoint: str, device: str | None = None,
         backbone = MODELS.build(cfg.model.backbone)
         settings = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor', {})
         preprocess = rgb_preprocess(MODELS.build({'type': 'ClsDataPreprocessor', **settings}))
-    if checkpoint == 'none':
-        print('No checkpoint: THE ENCODER IS RANDOM, its numbers are what training has to beat.')
-    else:
+    if checkpoint != 'none':
         load_backbone(backbone, checkpoint)
+    elif is_main_process():
+        print('No checkpoint: THE ENCODER IS RANDOM, its numbers are what training has to beat.')
     return backbone.to(device), preprocess.to(device)
 
 
@@ -102,6 +104,28 @@ def labelled_splits(data: str | Path, img_size: int | tuple[int, int],
     return loaders
 
 
+def prepare(backbone: nn.Module, data: str | Path, feature: str = 'avg', k: Sequence[int] = (),
+            **loader) -> dict[str, DataLoader]:
+    """What :func:`measure` reads, after all checks that need no work.
+
+    Args:
+        backbone (nn.Module): tells its image size by ``grid_size`` and ``patch_size``.
+        data, **loader: see :func:`labelled_splits`.
+        feature, k: see :func:`measure`.
+
+    Raises:
+        FileNotFoundError, ValueError: see :func:`labelled_splits`, ``check_feature``, ``check_k``.
+        RankError: see ``together``.
+    """
+    with together():
+        check_feature(backbone, feature)
+        size = tuple(side * backbone.patch_size for side in backbone.grid_size)
+        loaders = labelled_splits(data, size, **loader)
+        if k:
+            check_k(k, len(loaders['train'].dataset))
+    return loaders
+
+
 def extract_splits(backbone: nn.Module, preprocess: nn.Module, loaders: dict[str, DataLoader],
                    feature: str = 'avg', progress: bool = True, amp: bool = False,
                    features: str | Path | None = None) -> dict[str, tuple[Tensor, Tensor]]:
@@ -111,49 +135,59 @@ def extract_splits(backbone: nn.Module, preprocess: nn.Module, loaders: dict[str
         backbone, preprocess, feature, progress, amp: see ``extract_features``.
         loaders (dict[str, DataLoader]): see :func:`labelled_splits`.
         features (str | Path, optional): directory to keep them in, or to take them from if they are
-            there.
+            there. The first rank writes; all read.
 
     Raises:
         ValueError: when ``features`` holds those of another encoder or of other images.
+        OSError: when it has no room for them.
     """
-    def extract(split, out=None):
-        return extract_features(backbone, loaders[split], preprocess, feature, progress, amp, out)
+    def extract(split):
+        return extract_features(backbone, loaders[split], preprocess, feature, progress, amp)
 
     if features is None:
         return {split: extract(split) for split in loaders}
-    stores = {split: FeatureStore(Path(features) / split, describe(
-        backbone, preprocess, loader.dataset, feature, amp)) for split, loader in loaders.items()}
-    return {split: store.get((len(loaders[split].dataset), backbone.embed_dims),
-                             partial(extract, split)) for split, store in stores.items()}
+    directory, origins = Path(features), None
+    if is_main_process():
+        origins = {split: describe(backbone, preprocess, loader.dataset, feature, amp)
+                   for split, loader in loaders.items()}
+    origins, *_ = gather(origins)
+    kept = {split: read(directory / f'{split}.safetensors', origin) for split, origin in origins.items()}
+    missing = [split for split in loaders if not all(gather(kept[split] is not None))]
+    if is_main_process():
+        files = sum(len(loaders[split].dataset) for split in missing)
+        make_room(directory, 4 * backbone.embed_dims * files)
+    for split in missing:
+        kept[split] = extract(split)
+        if is_main_process():
+            write(directory / f'{split}.safetensors', origins[split], *kept[split])
+    return kept
 
 
-def measure(backbone: nn.Module, preprocess: nn.Module, data: str | Path, feature: str = 'avg',
-            k: Sequence[int] = (10, 20), probe: bool = False, progress: bool = True,
-            amp: bool = False, features: str | Path | None = None,
-            penalties: Sequence[float] = PENALTIES, **loader) -> dict[str, float]:
-    """Accuracies in percent of k-NN and, if asked, of a linear probe.
+def measure(backbone: nn.Module, preprocess: nn.Module, loaders: dict[str, DataLoader],
+            feature: str = 'avg', k: Sequence[int] = (10, 20), probe: bool = False,
+            progress: bool = True, amp: bool = False, features: str | Path | None = None,
+            penalties: Sequence[float] = PENALTIES) -> dict[str, float]:
+    """Accuracies in percent of k-NN and, if asked, of the quick linear probe, by all ranks together.
 
     Args:
-        backbone (nn.Module): tells its image size by ``grid_size`` and ``patch_size``.
+        loaders (dict[str, DataLoader]): see :func:`prepare`.
         k (Sequence[int]): numbers of neighbours; empty leaves k-NN out.
         probe (bool): fit a linear probe too.
         penalties (Sequence[float]): of the linear probe.
-        data, **loader: see ``labelled_splits``.
-        preprocess, feature, progress, amp, features: see ``extract_splits``.
+        backbone, preprocess, feature, progress, amp, features: see ``extract_splits``.
 
     Returns:
-        dict[str, float]: see ``knn_accuracy`` and ``linear_probe``.
+        dict[str, float]: see ``knn_accuracy`` and ``lbfgs_probe``; the same on all ranks.
+
+    Raises:
+        RankError: on all ranks, for whatever happens on one of several, see ``together``.
     """
-    size = tuple(side * backbone.patch_size for side in backbone.grid_size)
-    loaders = labelled_splits(data, size, **loader)
-    if k:
-        check_k(k, len(loaders['train'].dataset))
-    splits = extract_splits(backbone, preprocess, loaders, feature, progress, amp, features)
-    device = next(backbone.parameters()).device
-    splits = {split: tuple(x.to(device) for x in pair) for split, pair in splits.items()}
-    results = knn_accuracy(**splits, k=k, progress=progress) if k else {}
-    if probe:
-        results |= linear_probe(**splits, penalties=penalties, progress=progress)
+    with together():
+        splits = extract_splits(backbone, preprocess, loaders, feature, progress, amp, features)
+        device = next(backbone.parameters()).device
+        results = knn_accuracy(**splits, k=k, device=device, progress=progress) if k else {}
+        if probe:
+            results |= lbfgs_probe(**splits, device=device, penalties=penalties, progress=progress)
     return results
 
 
@@ -217,18 +251,21 @@ def check_writable(path: Path) -> None:
         raise PermissionError(f'--out {path} cannot be written: name a json file in a folder of yours')
 
 
-def run(args: argparse.Namespace, k: Sequence[int] = (), probe: bool = False) -> dict[str, float]:
-    """Measure what a command line asks for, print it, and write it to ``args.out``."""
+def run(args: argparse.Namespace, k: Sequence[int] = (), probe: bool = False) -> None:
+    """Measure what a command line asks for, on all ranks; the first prints it and writes ``args.out``."""
+    join_processes()
     if args.out:
         check_writable(args.out)
     encoder = load_encoder(read_config(args), args.checkpoint, seed=args.seed)
-    results = measure(*encoder, args.data, args.feature, k, probe, amp=args.amp,
-                      features=args.features, penalties=args.penalties, batch_size=args.batch_size,
+    loaders = prepare(encoder[0], args.data, args.feature, k, batch_size=args.batch_size,
                       num_workers=args.num_workers)
+    results = measure(*encoder, loaders, args.feature, k, probe, amp=args.amp, features=args.features,
+                      penalties=args.penalties)
+    if not is_main_process():
+        return
     for name, value in results.items():
         print(f'{name:<24} {value:8.5g}')
     if probe and 0 < results['linear/penalty'] == min(args.penalties) < max(args.penalties):
         print('The weakest penalty is the best on held-out images: try --penalties with weaker ones.')
     if args.out:
         args.out.write_text(json.dumps(results, indent=1))
-    return results

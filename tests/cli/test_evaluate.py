@@ -1,6 +1,7 @@
 """From a checkpoint to its numbers with one command."""
 import json
 import re
+import socket
 from argparse import Namespace
 
 import numpy as np
@@ -11,6 +12,8 @@ from PIL import Image
 from cae_mm.evaluation.features import extract_features
 from cae_mm.evaluation.protocol import read_config
 from cae_mm.models import CAEViT
+
+from .conftest import ROOT
 
 CONFIG = """
 data_preprocessor = dict(
@@ -46,8 +49,8 @@ def arguments(tmp_path):
 def test_two_commands_share_an_extraction(arguments, call_tool, tmp_path, capsys, monkeypatch):
     options = [*arguments, '--features', tmp_path / 'features', '--out']
     call_tool('knn.py', *options, tmp_path / 'results' / 'knn.json', '--k', 1, 5)
-    shown = capsys.readouterr().out
-    assert re.search(r'features of .*/train: 60 of 60 images, .*/s, 0:00:\d\d in all\n', shown)
+    shown, progress = capsys.readouterr()
+    assert re.search(r'features of .*/train: 100%.* 60/60 ', progress)
     results = json.loads((tmp_path / 'results' / 'knn.json').read_text())
     assert results.keys() == {'knn/top1_k1', 'knn/top5_k1', 'knn/top1_k5', 'knn/top5_k5'}
     assert results['knn/top5_k5'] >= results['knn/top1_k5'] > 50
@@ -61,11 +64,32 @@ def test_two_commands_share_an_extraction(arguments, call_tool, tmp_path, capsys
     assert first.keys() == {'linear/top1', 'linear/top5', 'linear/penalty', 'linear/held_out_0.01',
                             'linear/held_out_0.001'}
     assert first['linear/top1'] > 60
-    shown = capsys.readouterr().out
-    assert 'features of' not in shown and 'linear/held_out_0.001' in shown
+    shown, progress = capsys.readouterr()
+    assert 'features of' not in progress and 'linear/held_out_0.001' in shown
     torch.rand(1)
     call_tool('linear_probe.py', *options, linear, '--penalties', '1e-2', '1e-3')
     assert json.loads(linear.read_text()) == first
+
+
+def test_two_processes_measure_as_one(arguments, call_tool, run_tool, tmp_path, monkeypatch):
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = str(probe.getsockname()[1])
+    options = [*arguments, '--k', 1, 5, '--linear-probe', '--penalties', 1e-2, '--batch-size', 16, '--out']
+    call_tool('knn.py', *options, tmp_path / 'one.json')
+    finished = run_tool('dist_eval.sh', ROOT / 'tools/knn.py', 2, *options, tmp_path / 'two.json',
+                        '--features', tmp_path / 'features', PORT=port)
+    assert finished.returncode == 0, finished.stderr
+    one, two = (json.loads((tmp_path / f'{name}.json').read_text()) for name in ('one', 'two'))
+    assert {name: value for name, value in two.items() if 'knn' in name} == {
+        name: value for name, value in one.items() if 'knn' in name}
+    assert two == pytest.approx(one, abs=100 / 12)  # of the probe, one of 12 held-out images
+    assert finished.stdout.count('knn/top1_k5') == 1  # only the first process tells
+
+    # What two processes have kept serves one; to extract again would fail.
+    monkeypatch.setitem(extract_features.__globals__, 'pool', None)
+    call_tool('knn.py', *options, tmp_path / 'kept.json', '--features', tmp_path / 'features')
+    assert json.loads((tmp_path / 'kept.json').read_text()) == one
 
 
 def test_features_of_another_checkpoint(arguments, call_tool, tmp_path):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cae_mm.evaluation import features
 from cae_mm.evaluation.features import CenterView, extract_features, labelled_loader
 from cae_mm.models import CAEViT
 
@@ -122,3 +123,67 @@ def test_many_unreadable_files_are_an_error(folder, backbone, preprocess):
     with pytest.raises(RuntimeError, match='2 of 18 files are unreadable: .*red/0.png'):
         extract_features(backbone, labelled_loader(folder / 'val', 16), preprocess,
                          progress=False)
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_ranks_share_the_images_and_keep_their_order(folder, backbone, preprocess, on_ranks, workers,
+                                                     monkeypatch):
+    """Batches of 5, 5, 5 and 3: each rank has two, and the second one the bad file."""
+    (folder / 'val' / 'green' / '3.png').write_bytes(b'not an image')
+    seen, pool = [], features.pool
+    monkeypatch.setattr(features, 'pool', lambda backbone, images, feature: (
+        seen.append(len(images)) or pool(backbone, images, feature)))
+
+    def work():
+        loader = labelled_loader(folder / 'val', 16, batch_size=5, num_workers=workers)
+        found = extract_features(backbone, loader, preprocess, progress=False)
+        return [x.numpy() for x in found], list(seen)
+
+    [(expected, _)], *((first, of_first), (second, of_second)) = on_ranks(1, work), *on_ranks(2, work)
+    assert (of_first, of_second) == ([5, 5], [4, 3])
+    for found in first, second:
+        assert all(map(np.array_equal, found, expected)) and len(found[1]) == 17
+
+
+def test_a_rank_without_images(folder, backbone, preprocess, on_ranks):
+    def work():
+        loader = labelled_loader(folder / 'val', 16, batch_size=100)
+        return len(extract_features(backbone, loader, preprocess, progress=False)[1])
+
+    assert on_ranks(2, work) == [18, 18]
+
+
+def test_symlinks_to_folders(folder):
+    """Of a class, and below it."""
+    (folder / 'val' / 'red').rename(folder / 'elsewhere')
+    (folder / 'val' / 'red').symlink_to(folder / 'elsewhere')
+    (folder / 'deep').mkdir()
+    (folder / 'val' / 'blue').rename(folder / 'deep' / 'blue')
+    (folder / 'val' / 'blue').mkdir()
+    (folder / 'val' / 'blue' / 'more').symlink_to(folder / 'deep' / 'blue')
+    dataset = labelled_loader(folder / 'val', 16).dataset
+    assert dataset.classes == ('blue', 'green', 'red') and len(dataset) == 18
+
+
+def test_float32_whatever_the_training_allows(folder, backbone, preprocess, monkeypatch):
+    def allowed():
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+    found, pool = [], features.pool
+    monkeypatch.setattr(features, 'pool', lambda *args: found.append(allowed()) or pool(*args))
+    torch.set_float32_matmul_precision('high')
+    try:
+        extract_features(backbone, labelled_loader(folder / 'val', 16), preprocess, progress=False)
+        assert found == [('highest', False)] and allowed() == ('high', True)
+    finally:
+        torch.set_float32_matmul_precision('highest')
+
+
+def test_a_compiled_encoder_is_not_compiled_again(folder, backbone, preprocess):
+    """The shapes of the evaluation are not those of the training."""
+    compiled = []
+    backbone.blocks[0].compile(backend=lambda graph, inputs: compiled.append(graph) or graph.forward)
+    extract_features(backbone, labelled_loader(folder / 'val', 16), preprocess, progress=False)
+    assert not compiled
+    backbone(torch.zeros(1, 3, 16, 16))
+    assert compiled

@@ -44,6 +44,15 @@ def test_the_chunk_does_not_matter(data):
     assert all(torch.equal(whole[k], parts[k]) for k in (10, 20))
 
 
+@pytest.mark.parametrize('number', [2, 3])
+def test_ranks_share_the_images(data, on_ranks, number):
+    """The last round of chunks has one for the first rank alone, or is a full one."""
+    (train, labels), (val, _) = data
+    whole = knn_ranking(train, labels, val, (10, 20), chunk=34)
+    for found in on_ranks(number, lambda: knn_ranking(train, labels, val, (10, 20), chunk=34)):
+        assert all(torch.equal(found[k], whole[k]) for k in (10, 20))
+
+
 def test_never_the_whole_similarity_matrix(data, monkeypatch):
     sizes, topk = [], torch.Tensor.topk
     monkeypatch.setattr(torch.Tensor, 'topk',

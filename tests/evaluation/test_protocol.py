@@ -8,9 +8,8 @@ import torch
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
-from cae_mm.evaluation import protocol
 from cae_mm.evaluation.features import extract_features, labelled_loader
-from cae_mm.evaluation.protocol import load_encoder, measure
+from cae_mm.evaluation.protocol import load_encoder, measure, prepare
 from cae_mm.models import CAEDataPreprocessor, vit
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -22,8 +21,8 @@ CONFIG = Config(dict(model=dict(
 
 
 def test_measures_both(folder):
-    results = measure(*load_encoder(CONFIG, 'none', 'cpu'), folder, k=(1, 5), probe=True,
-                      progress=False)
+    encoder = load_encoder(CONFIG, 'none', 'cpu')
+    results = measure(*encoder, prepare(encoder[0], folder), k=(1, 5), probe=True, progress=False)
     assert results['knn/top1_k5'] > 60  # three colours: any encoder sees them
     assert results['linear/top1'] > 80
 
@@ -119,13 +118,16 @@ def test_config_of_something_else(model, message):
         load_encoder(Config(dict(model=model)), 'none', 'cpu')
 
 
-def test_more_neighbours_than_images_before_any_work(folder, backbone, preprocess, monkeypatch):
-    monkeypatch.setattr(protocol, 'extract_features', None)
-    with pytest.raises(ValueError, match=r'k=\(10, 40\) with 36 training images: choose k in 1..36'):
-        measure(backbone, preprocess, folder, k=(10, 40), progress=False)
+@pytest.mark.parametrize('settings, message', [
+    (dict(k=(10, 40)), r'k=\(10, 40\) with 36 training images: choose k in 1..36'),
+    (dict(feature='max'), "feature='max' is not one of avg, cls"),
+])
+def test_settings_are_checked_before_any_work(folder, backbone, settings, message):
+    with pytest.raises(ValueError, match=message):
+        prepare(backbone, folder, **settings)
 
 
-def test_splits_of_different_classes(folder, backbone, preprocess):
+def test_splits_of_different_classes(folder, backbone):
     (folder / 'val' / 'red').rename(folder / 'val' / 'rot')
     with pytest.raises(ValueError, match='different classes: red, rot'):
-        measure(backbone, preprocess, folder, progress=False)
+        prepare(backbone, folder)

@@ -1,16 +1,14 @@
 """Kept features are those of this encoder and these images, or none."""
-import errno
-import json
 import os
-import threading
+import shutil
+from collections import namedtuple
 
-import numpy as np
 import pytest
 import torch
 from mmpretrain.registry import MODELS
 
 from cae_mm.evaluation import protocol
-from cae_mm.evaluation.store import FeatureStore, locked
+from cae_mm.evaluation.store import write
 
 
 @pytest.fixture
@@ -33,8 +31,7 @@ def test_kept_are_the_extracted_and_are_not_extracted_again(extract, backbone, t
     for split in ('train', 'val'):
         for a, b, c in zip(fresh[split], kept[split], again[split], strict=True):
             assert torch.equal(a, b) and torch.equal(a, c) and a.dtype == c.dtype
-    assert np.load(tmp_path / 'kept' / 'train' / 'features.npy').shape == (36, 16)
-    assert sorted(os.listdir(tmp_path / 'kept')) == ['lock', 'train', 'val']
+    assert sorted(os.listdir(tmp_path / 'kept')) == ['train.safetensors', 'val.safetensors']
 
 
 def test_what_is_read_can_be_written_without_changing_the_file(extract):
@@ -48,7 +45,7 @@ def test_what_is_read_can_be_written_without_changing_the_file(extract):
 ])
 def test_other_settings(extract, change, named):
     extract()
-    with pytest.raises(ValueError, match=f'train holds other features: {named}. Choose another dir'):
+    with pytest.raises(ValueError, match=f'train.safetensors holds other features: {named}. Choose'):
         extract(**change)
 
 
@@ -82,7 +79,7 @@ def test_another_encoder_with_the_same_weights(extract, backbone, setting, named
 
 def test_another_image_size(extract, backbone):
     extract()
-    with pytest.raises(ValueError, match=r'image size: \[16, 16\] there, \[24, 24\] now'):
+    with pytest.raises(ValueError, match=r'image size: \(16, 16\) there, \(24, 24\) now'):
         extract(size=24)
 
 
@@ -95,7 +92,7 @@ def test_another_image_size(extract, backbone):
 def test_other_images(extract, folder, change):
     extract()
     change(folder / 'val' / 'red' / '0.png')
-    with pytest.raises(ValueError, match='val holds other features: images: 18 files .* there, 1[78] f'):
+    with pytest.raises(ValueError, match='val.* holds other features: images: 18 files .* there, 1[78] f'):
         extract()
 
 
@@ -112,53 +109,39 @@ def test_an_interrupted_extraction_leaves_nothing_that_looks_complete(extract, b
     monkeypatch.setattr(backbone, 'encode', interrupted)
     with pytest.raises(KeyboardInterrupt):
         extract()
-    assert not (tmp_path / 'kept' / 'train').exists()
+    assert os.listdir(tmp_path / 'kept') == []
     assert torch.equal(extract()['train'][0], extract(None)['train'][0])
-    assert sorted(os.listdir(tmp_path / 'kept')) == ['lock', 'train', 'val']
 
 
-def test_unreadable_files_have_no_rows(extract, folder, tmp_path):
+def test_an_interrupted_write_leaves_nothing_that_looks_complete(extract, tmp_path, monkeypatch):
+    def killed(tensors, path, metadata):
+        path.write_bytes(b'half')
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setitem(write.__globals__, 'save_file', killed)
+        extract()
+    assert not (tmp_path / 'kept' / 'train.safetensors').exists()
+    assert torch.equal(extract()['train'][0], extract(None)['train'][0])
+
+
+def test_unreadable_files_have_no_rows(extract, folder):
     (folder / 'train' / 'red' / '3.png').write_bytes(b'not an image')
-    kept, fresh = extract()['train'], extract(None)['train']
-    assert all(map(torch.equal, kept, fresh)) and len(kept[0]) == 35
-    assert sorted(os.listdir(tmp_path / 'kept' / 'train')) == [
-        'features.npy', 'labels.npy', 'origin.json']
+    kept, fresh, again = extract()['train'], extract(None)['train'], extract()['train']
+    assert len(kept[0]) == 35
+    assert all(map(torch.equal, kept, fresh)) and all(map(torch.equal, again, fresh))
 
 
-def test_a_folder_of_something_else_stays_as_it_is(extract, folder):
-    before = sorted(folder.rglob('*'))
-    with pytest.raises(ValueError, match='train holds something else than features. Choose another'):
-        extract(folder)
-    assert sorted(folder.rglob('*')) == before
+def test_a_file_of_something_else_stays_as_it_is(extract, tmp_path):
+    (tmp_path / 'kept').mkdir()
+    (tmp_path / 'kept' / 'train.safetensors').write_bytes(b'something else')
+    with pytest.raises(ValueError, match='train.safetensors holds something else .*Choose another'):
+        extract()
+    assert (tmp_path / 'kept' / 'train.safetensors').read_bytes() == b'something else'
 
 
 def test_a_full_disk_shows_before_the_work(extract, backbone, monkeypatch):
-    def full(*args):
-        raise OSError(errno.ENOSPC, 'No space left on device')
-
-    monkeypatch.setattr(os, 'posix_fallocate', full)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: namedtuple('usage', 'free')(3455))
     monkeypatch.setattr(backbone, 'encode', None)
-    with pytest.raises(OSError, match=r'features.npy needs 0.00 GiB: No space left.*another directory'):
+    with pytest.raises(OSError, match=r'kept needs 0.00 GiB and has 0.00. Choose another directory'):
         extract()
-
-
-def test_a_second_process_waits_and_uses_the_result(tmp_path, capsys):
-    results = []
-
-    def second():
-        store = FeatureStore(tmp_path / 'kept' / 'train', {'weights': 1})
-        results.append(store.get((2, 3), None))  # calling None would fail
-
-    with locked(tmp_path / 'kept'):
-        thread = threading.Thread(target=second)
-        thread.start()
-        thread.join(0.2)
-        assert thread.is_alive() and 'waiting for another process' in capsys.readouterr().out
-        part = tmp_path / 'part'
-        part.mkdir()
-        np.save(part / 'features.npy', np.ones((2, 3), np.float32))
-        np.save(part / 'labels.npy', np.arange(2))
-        (part / 'origin.json').write_text(json.dumps({'weights': 1}))
-        part.rename(tmp_path / 'kept' / 'train')
-    thread.join(10)
-    assert results[0][0].tolist() == [[1, 1, 1], [1, 1, 1]]
