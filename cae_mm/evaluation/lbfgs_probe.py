@@ -123,7 +123,7 @@ def lbfgs_probe(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor],
     if penalties[-1] < 0:
         raise ValueError(f'penalties={penalties}: they weigh squares, take 0 or more')
     device = device or features.device
-    std, mean = (x.to(device) for x in torch.std_mean(features.float(), dim=0))
+    std, mean = torch.std_mean(features.to(device).float(), dim=0)
     std = std.clamp(min=1e-6)
     rank, world_size = get_dist_info()
 
