@@ -13,7 +13,7 @@ def test_links_and_commands_point_to_files(page):
     text = page.read_text()
     links = [page.parent / link for link in re.findall(r'\]\((?!http)([^)#]+)', text)]
     files = [ROOT / name for name in re.findall(
-        r'\b(?:configs|tools|benchmarks|tests)/[\w/]+\.(?:py|sh)\b', text)]
+        r'(?<![\w./])(?:cae_mm|configs|demo|tools|benchmarks|tests)/(?:[\w/]+\.\w+|[\w/]*/)(?!\w)', text)]
     assert links or files
     missing = [str(path) for path in links + files if not path.exists()]
     assert not missing

@@ -1,0 +1,45 @@
+"""Configs of this project so small that two steps take a second on a CPU."""
+from mmengine.config import Config
+
+from cae_mm.engine.overrides import dicts
+
+ARCH = dict(embed_dims=24, num_layers=4, num_heads=2)
+# What detectors call their numbers of channels.
+WIDTHS = {'in_channels', 'feat_channels', 'out_channels', 'conv_out_channels', 'fc_out_channels'}
+
+
+def shrink(cfg: Config) -> None:
+    """Make the networks of a config narrow and shallow, and the codes of its tokenizer few."""
+    model = cfg.model.get('module', cfg.model)
+    for node in dicts(model):
+        kind = node.get('type', '').split('.')[-1]
+        if kind == 'CAEViT':
+            node.arch = ARCH
+            if node.get('frozen_stages', -1) > 0:
+                node.frozen_stages = 4
+            if node.get('out_indices', -1) != -1:
+                node.out_indices = (0, 1, 2, 3)
+        elif kind in ('LatentContextualRegressor', 'CAEDecoder'):
+            node.update(embed_dims=24, num_heads=2, depth=1)
+            if 'attn_dims' in node:
+                node.attn_dims = 22  # less than the width, as in the official code's 15 heads of 68
+            if 'in_dims' in node:
+                node.in_dims = 24
+        elif kind in ('DALLETokenizer', 'DiscreteVAE'):
+            node.update(num_codes=16, hidden_dims=8)
+            if 'head' in model:
+                model.head.num_outputs = 16
+        elif kind == 'ClsBatchNormNeck':
+            node.input_features = 24
+        elif kind == 'AttentiveProbeHead':
+            node.num_heads = 2
+    if cfg.get('default_scope') == 'mmdet':
+        for node in dicts(model):
+            node.update(dict.fromkeys(node.keys() & WIDTHS, 8))
+        model.neck[0].in_channels, model.neck[1].in_channels = 24, [24] * 4
+    elif cfg.get('default_scope') == 'mmseg':
+        for part in filter(None, (model.neck, model.decode_head, model.get('auxiliary_head'))):
+            for key in part.keys() & {'in_channels', 'channels'}:
+                part[key] = 24 if isinstance(part[key], int) else [24] * 4
+    elif 'in_channels' in model.get('head', {}):
+        model.head.in_channels = 24
