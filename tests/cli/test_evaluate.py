@@ -1,7 +1,6 @@
 """From a checkpoint to its numbers with one command."""
 import json
 import re
-import socket
 from argparse import Namespace
 
 import numpy as np
@@ -72,13 +71,10 @@ def test_two_commands_share_an_extraction(arguments, call_tool, tmp_path, capsys
 
 
 def test_two_processes_measure_as_one(arguments, call_tool, run_tool, tmp_path, monkeypatch):
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = str(probe.getsockname()[1])
     options = [*arguments, '--k', 1, 5, '--linear-probe', '--penalties', 1e-2, '--batch-size', 16, '--out']
     call_tool('knn.py', *options, tmp_path / 'one.json')
-    finished = run_tool('dist_eval.sh', ROOT / 'tools/knn.py', 2, *options, tmp_path / 'two.json',
-                        '--features', tmp_path / 'features', PORT=port)
+    finished = run_tool('dist_run.sh', ROOT / 'tools/knn.py', 2, *options, tmp_path / 'two.json',
+                        '--features', tmp_path / 'features')
     assert finished.returncode == 0, finished.stderr
     one, two = (json.loads((tmp_path / f'{name}.json').read_text()) for name in ('one', 'two'))
     assert {name: value for name, value in two.items() if 'knn' in name} == {
