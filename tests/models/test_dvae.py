@@ -78,7 +78,7 @@ def test_codes_are_placed_once_in_the_life_of_the_weights(seed):
     new.load_state_dict(untrained)
     new(images)
     assert not torch.equal(new.encoder.blocks.output.conv.w, untrained['encoder.blocks.output.conv.w'])
-    assert DiscreteVAE(sharpness=3., **SIZES).sharpness == 3.
+    assert new.sharpness == 30
 
 
 def test_temperature_anneals_and_resumes(seed):

@@ -51,9 +51,10 @@ class Block(nn.Module):
 
 
 def make_groups(in_dims: int, widths: list[int], num_blocks: int, kernels: tuple[int, ...],
-                gain: float | None, resize: type[nn.Module], **resize_args) -> OrderedDict:
+                resize: type[nn.Module], **resize_args) -> OrderedDict:
     """Groups of residual blocks, one per width, with a change of resolution between them."""
-    gain = 1 / (len(widths) * num_blocks) ** 2 if gain is None else gain
+    # As in DALL-E's published code.
+    gain = 1 / (len(widths) * num_blocks) ** 2
     groups = OrderedDict()
     for i, width in enumerate(widths, 1):
         parts = OrderedDict()
@@ -76,17 +77,16 @@ class DALLEEncoder(nn.Module):
         blocks_per_group (int): residual blocks per group.
         stem_stride (int): stride of the first convolution; the total stride is
             ``stem_stride * 2 ** (num_groups - 1)``. 1 in DALL-E.
-        gain (float, optional): factor of the residual paths; 1 / number of blocks squared.
     """
 
     def __init__(self, num_codes: int = 8192, hidden_dims: int = 256, num_groups: int = 4,
-                 blocks_per_group: int = 2, stem_stride: int = 1, gain: float | None = None):
+                 blocks_per_group: int = 2, stem_stride: int = 1):
         super().__init__()
         self.num_codes, self.stride = num_codes, stem_stride * 2 ** (num_groups - 1)
         widths = [hidden_dims * 2**i for i in range(num_groups)]
         self.blocks = nn.Sequential(OrderedDict(
             input=Conv(3, hidden_dims, 7, stem_stride),
-            **make_groups(hidden_dims, widths, blocks_per_group, (3, 3, 3, 1), gain,
+            **make_groups(hidden_dims, widths, blocks_per_group, (3, 3, 3, 1),
                           nn.MaxPool2d, kernel_size=2),
             output=nn.Sequential(OrderedDict(relu=nn.ReLU(), conv=Conv(widths[-1], num_codes, 1)))))
 
@@ -120,17 +120,16 @@ class DALLEDecoder(nn.Module):
         blocks_per_group (int): residual blocks per group.
         stem_stride (int): pixels per side that each last position paints.
         out_channels (int): 3, or 6 for means and scales.
-        gain (float, optional): as in :class:`DALLEEncoder`.
     """
 
     def __init__(self, num_codes: int = 8192, hidden_dims: int = 256, code_dims: int = 128,
                  num_groups: int = 4, blocks_per_group: int = 2, stem_stride: int = 1,
-                 out_channels: int = 6, gain: float | None = None):
+                 out_channels: int = 6):
         super().__init__()
         widths = [hidden_dims * 2**i for i in reversed(range(num_groups))]
         self.blocks = nn.Sequential(OrderedDict(
             input=Conv(num_codes, code_dims, 1),
-            **make_groups(code_dims, widths, blocks_per_group, (1, 3, 3, 3), gain,
+            **make_groups(code_dims, widths, blocks_per_group, (1, 3, 3, 3),
                           nn.Upsample, scale_factor=2, mode='nearest'),
             output=nn.Sequential(OrderedDict(
                 relu=nn.ReLU(), conv=Conv(hidden_dims, out_channels * stem_stride**2, 1)))))

@@ -25,7 +25,7 @@ class DiscreteVAE(Tokenizer, BaseModel):
         num_codes (int): codes K.
         hidden_dims (int): width n of the first group, see :class:`DALLEEncoder`.
         code_dims (int): width of a code's embedding in the decoder.
-        num_groups, blocks_per_group, stem_stride, gain: see :class:`DALLEEncoder`.
+        num_groups, blocks_per_group, stem_stride: see :class:`DALLEEncoder`.
         temperature (tuple[float, float]): of the Gumbel-softmax at the start and after annealing.
         anneal (int | float): iterations of the exponential annealing, or, below or equal to 1.0 as
             float, their share of the run.
@@ -55,18 +55,18 @@ class DiscreteVAE(Tokenizer, BaseModel):
 
     def __init__(self, num_codes: int = 8192, hidden_dims: int = 256, code_dims: int = 128,
                  num_groups: int = 4, blocks_per_group: int = 2, stem_stride: int = 1,
-                 gain: float | None = None, temperature: tuple[float, float] = (1.0, 1 / 16),
-                 anneal: int | float = 0.5, reconstruction: str = 'mse', regulariser: str = 'usage',
-                 weight: float = 0.01, sharpness: float = 30.0, straight_through: bool = False,
-                 allow_random: bool = False, dtype: str = 'float16',
-                 data_preprocessor: dict | None = None, init_cfg: dict | None = None):
+                 temperature: tuple[float, float] = (1.0, 1 / 16), anneal: int | float = 0.5,
+                 reconstruction: str = 'mse', regulariser: str = 'usage', weight: float = 0.01,
+                 sharpness: float = 30.0, straight_through: bool = False, dtype: str = 'float16',
+                 allow_random: bool = False, data_preprocessor: dict | None = None,
+                 init_cfg: dict | None = None):
         for name, value, known in (
                 ('reconstruction', reconstruction, ('mse', 'l1', 'logit_laplace')),
                 ('regulariser', regulariser, ('kl', 'usage'))):
             if value not in known:
                 raise ValueError(f'{name}={value!r} is unknown: choose one of {known}')
         sizes = dict(num_codes=num_codes, hidden_dims=hidden_dims, num_groups=num_groups,
-                     blocks_per_group=blocks_per_group, stem_stride=stem_stride, gain=gain)
+                     blocks_per_group=blocks_per_group, stem_stride=stem_stride)
         channels = 6 if reconstruction == 'logit_laplace' else 3
         super().__init__(
             DALLEEncoder(**sizes), DALLEDecoder(**sizes, code_dims=code_dims, out_channels=channels), dtype,
