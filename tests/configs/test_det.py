@@ -1,6 +1,5 @@
 """Every detection config builds at full size, trains, evaluates and resumes at toy size."""
 import json
-import re
 from argparse import Namespace
 from pathlib import Path
 
@@ -57,22 +56,11 @@ def test_full_size_on_the_meta_device(name):
     assert not cfg.env_cfg.cudnn_benchmark  # as mmdet: images of many sizes
 
 
-@pytest.mark.parametrize('name', NAMES)
-def test_results_are_those_that_the_config_quotes(name):
-    header = (CONFIGS / f'{name}.py').read_text()
-    results = [result['Metrics'] for result in ENTRIES[name]['Results']]
-    if 'vits' in name:
-        assert results == [{}, {}]
-    elif 'cascade' in name:
-        assert results == [{'mask AP': 45.5}] and '45.5' in header
-    else:
-        box, mask = results
-        default = Path(read(name).pretrained).parent.name
-        assert box['box AP'] == box[f'box AP ({default})']
-        assert mask['mask AP'] == mask[f'mask AP ({default})']
-        for key in box.keys() - {'box AP'}:
-            epochs = re.search(r'_(\d+)e\)', key)[1]
-            assert re.search(rf'{box[key]} / {mask[key.replace("box", "mask")]} after {epochs}\b', header)
+@pytest.mark.parametrize('name', [name for name in NAMES if 'cascade' not in name and 'vits' not in name])
+def test_results_are_those_of_the_pretraining_that_the_config_names(name):
+    default = Path(read(name).pretrained).parent.name
+    for result, metric in zip(ENTRIES[name]['Results'], ('box AP', 'mask AP'), strict=True):
+        assert result['Metrics'][metric] == result['Metrics'][f'{metric} ({default})']
 
 
 @pytest.mark.parametrize('name, layers, rate, decay', [
