@@ -94,7 +94,7 @@ def train_step(title: str, config: str, work_dir: Path, data: Path, views: int, 
     batch_size = min(batch_size, num_images)
     epochs = max(1, round(views / (num_images // batch_size * batch_size)))
     return Step(title, [
-        'tools/train.py', config, '--work-dir', work_dir, '--data-root', data / 'train', '--resume',
+        'tools/train.py', config, '--work-dir', work_dir, '--data-root', data, '--resume',
         '--cfg-options', f'train_dataloader.batch_size={batch_size}',
         f'train_cfg.max_epochs={epochs}', f'param_scheduler.warmup_epochs={epochs / 12:.3g}',
         f'default_hooks.checkpoint.interval={max(1, epochs // 8)}', *options],

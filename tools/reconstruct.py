@@ -11,6 +11,7 @@ from mmpretrain.registry import MODELS, TRANSFORMS
 
 import cae_mm  # noqa: F401  (fills the registries)
 from cae_mm.checkpoint.loader import read_checkpoint
+from cae_mm.datasets.annotations import leaf_datasets
 from cae_mm.engine import launch
 from cae_mm.evaluation.features import CenterView
 from cae_mm.visualization import choose_images, draw, load_image, reconstruct
@@ -38,7 +39,7 @@ def main() -> None:
     model.load_state_dict(read_checkpoint(args.checkpoint)['state_dict'])
     model.to(get_device())
 
-    pipeline = cfg.train_dataloader.dataset.dataset.pipeline
+    pipeline = next(leaf_datasets(cfg.train_dataloader.dataset)).pipeline
     mask = TRANSFORMS.build(next(step for step in pipeline if 'Mask' in step['type']))
     view = CenterView(tuple(side * model.backbone.patch_size for side in model.backbone.grid_size))
     images = torch.stack([load_image(path, view) for path in choose_images(args.images, args.num)])

@@ -51,7 +51,7 @@ def build_images(cfg):
 def check_parts(dataset):
     """Refuse a folder that is read as a whole although it has parts for training and validation."""
     for leaf in leaves(dataset):
-        folder = getattr(leaf, 'img_prefix', None)
+        folder = getattr(leaf, 'img_prefix', '').rstrip('/')
         if not folder or leaf.ann_file or os.path.basename(folder) == '.':
             continue
         if all(os.path.isdir(os.path.join(folder, part)) for part in ('train', 'val')):
@@ -75,13 +75,14 @@ def check_folder(cfg):
     extensions = ' '.join(sorted(getattr(dataset, 'extensions', ())))
     where = 'sub-folders of the folder' if getattr(dataset, 'with_label', False) else 'folder'
     folder = getattr(dataset, 'img_prefix', dataset.data_prefix)  # mmdet and mmseg have only the second
-    way_out = 'set data_root, or data_prefix'
+    root, prefix = cfg.get('data_root') or '', cfg.get('data_prefix')
+    way_out = 'Give the folder that has them, as data_root=PATH or in data_prefix'
     if getattr(dataset, 'with_label', False):
         way_out += '; a folder without sub-folders for the classes needs with_label=False'
-    elif cfg.get('data_prefix') and os.path.isdir(cfg.get('data_root', '')):
-        way_out = f'for the images in {cfg["data_root"]} itself: --cfg-options data_prefix='
+    elif isinstance(prefix, str) and os.path.isdir(root) and not os.path.isdir(os.path.join(root, prefix)):
+        way_out = f'{root} holds no {prefix}/: for the images in it: --cfg-options data_prefix='
     raise FileNotFoundError(f'there are no images in the {where} {folder!r} (looked for {extensions}): '
-                            f'{reason}. To read another folder, {way_out}')
+                            f'{reason}. {way_out}')
 
 
 @DATASETS.register_module()

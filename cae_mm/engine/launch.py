@@ -14,16 +14,7 @@ from mmengine.runner import Runner
 
 from cae_mm.datasets.annotations import check_annotations
 from cae_mm.engine.compilation import compile_model
-from cae_mm.engine.overrides import (
-    LOADERS,
-    SIZES,
-    dicts,
-    set_classes,
-    set_data_root,
-    set_num_classes,
-    set_pretrained,
-    set_size,
-)
+from cae_mm.engine.overrides import LOADERS, apply_options, dicts
 
 # The package of a config's scope, and the extra that installs it.
 PACKAGES = dict(mmdet='det', mmseg='seg')
@@ -34,7 +25,8 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('config', help='path of the config')
     parser.add_argument('--work-dir', help='directory of logs and checkpoints, '
                         'default: work_dirs/<name of the config>')
-    parser.add_argument('--data-root', help="directory of the data, in place of the config's")
+    parser.add_argument('--data-root', action='append', metavar='DIR', help="directory of the data, in "
+                        "place of the config's; several to train on all of them")
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='settings to override, as in train_dataloader.batch_size=32 '
                         'tokenizer=PATH num_classes=N classes=FILE (names, or COCO annotations)')
@@ -45,40 +37,20 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
 def load_config(args: argparse.Namespace) -> Config:
     """Read the config of parsed options and fit it to the data, the tokenizer and this machine.
 
-    Top-level settings are put where they belong: a changed ``data_root`` wherever the data loaders,
-    evaluators and hooks used the old one; ``tokenizer``, the checkpoint of ``model.target_generator``;
-    a changed ``pretrained``, the checkpoint of the backbone ('none': random weights); a changed
-    ``num_classes`` in all of the model; ``classes``, see ``set_classes``; changed sizes of images
-    wherever their old values stood.
+    Options that are short settings are put where they belong, see ``apply_options``.
 
     Raises:
         FileNotFoundError: when the config, or the file of ``classes``, does not exist.
         ImportError: when what detection or segmentation needs is not installed.
-        ValueError: when the config has no part that an option is for; see also ``set_classes``.
+        ValueError: when an option changes nothing, or cannot be; see ``apply_options``.
     """
     if not Path(args.config).is_file():
         raise FileNotFoundError(f'there is no config {args.config}')
     cfg = Config.fromfile(args.config)
     check_packages(cfg)
-    old_root, old_pretrained, old_number = map(cfg.get, ('data_root', 'pretrained', 'num_classes'))
-    old_sizes = {key: cfg[key] for key in SIZES if key in cfg}
-    cfg.merge_from_dict(args.cfg_options or {})
-    root = args.data_root or cfg.get('data_root')
-    if root is not None and root != old_root:
-        set_data_root(cfg, root, old_root)
-    if cfg.get('tokenizer') is not None:
-        cfg.model.target_generator.init_cfg = dict(type='Pretrained', checkpoint=cfg.tokenizer)
-    if getattr(args, 'pretrained', None) is not None:
-        cfg.pretrained = args.pretrained
-    if cfg.get('pretrained') != old_pretrained:
-        set_pretrained(cfg)
-    if cfg.get('classes') is not None:
-        set_classes(cfg, old_number)
-    elif cfg.get('num_classes') != old_number:
-        set_num_classes(cfg, old_number)
-    for key, old in old_sizes.items():
-        if cfg[key] != old:
-            set_size(cfg, key, old)
+    named = {key: getattr(args, key, None) for key in ('data_root', 'pretrained')}
+    apply_options(cfg, {**(args.cfg_options or {}),
+                        **{key: value for key, value in named.items() if value is not None}})
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -166,7 +138,10 @@ def build_runner(cfg: Config, *parts: str) -> Runner:
     Raises:
         FileNotFoundError, ValueError: see ``check_annotations`` and ``compile_model``.
     """
+    changes = cfg.pop('changes', ())
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    for change in changes:
+        runner.logger.info(change)
     check_annotations(cfg, *parts)
     compile_model(runner.model, cfg.get('compile_model'))
     return runner

@@ -1,15 +1,51 @@
 """The short settings of a config, written wherever its data and its model have them."""
+import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 from cae_mm.datasets.annotations import leaf_datasets
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-SIZES = ('train_scales', 'crop_scales', 'crop_size', 'test_scale')
 DATA_KEYS = LOADERS + ('val_evaluator', 'test_evaluator', 'custom_hooks', 'default_hooks')
+
+
+def apply_options(cfg: Config, options: dict) -> None:
+    """Merge options into a config, and put those that are short settings where they belong.
+
+    These are ``data_root``, in place of the config's wherever data loaders, evaluators and hooks use
+    it, or several folders for training; ``data_prefix``, the folder in it with the images to train on;
+    ``tokenizer``, the checkpoint of ``model.target_generator``; ``pretrained``, that of the backbone
+    ('none': random weights); ``num_classes``, in all of the model; ``classes``, see ``set_classes``;
+    and sizes of images, wherever their old values stand. ``cfg.changes`` then says in how many places.
+
+    Args:
+        cfg (Config): changed in place.
+        options (dict): as given on the command line, dotted keys to values.
+
+    Raises:
+        FileNotFoundError: when the file of ``classes`` does not exist.
+        ValueError: when a short setting changes nothing; see also the functions below.
+    """
+    old = {key: copy.deepcopy(cfg.get(key)) for key in SHORT}
+    cfg.merge_from_dict(options)
+    cfg.changes = []
+    for key, put in SHORT.items():
+        value = cfg.get(key)
+        # What the config itself says of these two is written nowhere else.
+        if value is None or value == old[key] and key not in ('tokenizer', 'classes'):
+            continue
+        places = put(cfg, key, old)
+        if not places:
+            raise ValueError(
+                f'{key}={value} changes nothing: {cfg.filename} ' + (
+                    f'uses its {key}={old[key]} nowhere' if old[key] is not None else f'has no {key}'))
+        if value != old[key]:
+            number, where = sum(places.values()), ', '.join(places)
+            cfg.changes.append(f'{key}={cfg[key]}: {number} place{"s" * (number > 1)} ({where})')
 
 
 def dicts(node) -> Iterator[dict]:
@@ -23,70 +59,106 @@ def dicts(node) -> Iterator[dict]:
         yield from dicts(child)
 
 
-def set_data_root(cfg: Config, root: str, old_root: str | None) -> None:
-    """Put ``root`` wherever data loaders, evaluators, hooks and ``classes`` used ``old_root``."""
-    old = old_root.rstrip('/') if old_root else None
-
-    def moved(key, value):
-        if isinstance(value, str):
-            if old is None:
-                return root if key == 'data_root' else value
-            if value.rstrip('/') == old:
-                return root
-            if value.startswith(old + '/'):
-                return str(Path(root) / value[len(old) + 1:])
-        return value
-
-    cfg.data_root = root
-    if 'classes' in cfg:
-        cfg.classes = moved('classes', cfg.classes)
-    for section in DATA_KEYS:
+def replace(cfg: Config, sections: Iterable[str], new: Callable) -> Counter:
+    """Put ``new(key, value)`` in the place of each value that differs; count these by section."""
+    places = Counter()
+    for section in sections:
         for node in dicts(cfg.get(section)):
             for key, value in node.items():
-                node[key] = moved(key, value)
+                other = new(key, value)
+                if other != value:
+                    node[key] = other
+                    places[section] += 1
+    return places
 
 
-def set_pretrained(cfg: Config) -> None:
-    """Make ``cfg.pretrained`` the checkpoint of the backbone; 'none' leaves its weights random.
+def set_data_root(cfg: Config, key: str, old: dict) -> Counter:
+    """Put ``cfg.data_root`` wherever data loaders, evaluators, hooks and ``classes`` use the old one.
+
+    Several folders are read one after another, as one data set to train on.
 
     Raises:
-        ValueError: when the model has no backbone.
+        ValueError: when of several folders something else than training would need one.
     """
+    roots = [cfg.data_root] if isinstance(cfg.data_root, str) else list(cfg.data_root)
+    before, places = (old['data_root'] or '').rstrip('/'), Counter()
+    if len(roots) > 1:
+        for leaf in list(leaf_datasets(cfg.train_dataloader.dataset)):
+            if before in ('', leaf.get('data_root', '').rstrip('/')):
+                parts = [ConfigDict(copy.deepcopy(leaf), data_root=root) for root in roots]
+                leaf.clear()
+                leaf.update(type='ConcatDataset', datasets=parts)
+                places['train_dataloader'] += 1
+    else:
+        [cfg.data_root] = roots
+
+    def moved(key, value):
+        if not isinstance(value, str) or value in roots:
+            return value
+        if not (f'{value}/'.startswith(f'{before}/') if before else key == 'data_root'):
+            return value
+        if len(roots) > 1:
+            raise ValueError(f'data_root={roots}: {key}={value} needs a folder of its own, which '
+                             '--cfg-options can give to the setting by its full name')
+        return str(Path(roots[0], value[len(before) + 1:])) if before else roots[0]
+
+    if 'classes' in cfg:
+        cfg.classes = moved('classes', cfg.classes)
+    return places + replace(cfg, DATA_KEYS, moved)
+
+
+def set_data_prefix(cfg: Config, key: str, old: dict) -> Counter:
+    """Read the images to train on from the folder ``cfg.data_prefix``; '' is ``data_root`` itself."""
+    return replace(cfg, ['train_dataloader'], lambda name, value: (
+        cfg.data_prefix if name == key and value == old[key] else value))
+
+
+def set_tokenizer(cfg: Config, key: str, old: dict) -> Counter:
+    """Make ``cfg.tokenizer`` the checkpoint of the target generator."""
+    if 'target_generator' not in cfg.model:
+        return Counter()
+    cfg.model.target_generator.init_cfg = dict(type='Pretrained', checkpoint=cfg.tokenizer)
+    return Counter(model=1)
+
+
+def set_pretrained(cfg: Config, key: str, old: dict) -> Counter:
+    """Make ``cfg.pretrained`` the checkpoint of the backbone; 'none' leaves its weights random."""
     model = next((node for node in dicts(cfg.model) if 'backbone' in node), None)
     if model is None:
-        raise ValueError(f'pretrained={cfg.pretrained}: the model of {cfg.filename} has no backbone')
+        return Counter()
     options = model.backbone.get('init_cfg') or {}
     model.backbone.init_cfg = None if cfg.pretrained == 'none' else dict(
         options, type='Pretrained', checkpoint=cfg.pretrained, prefix='backbone.')
+    return Counter(model=1)
 
 
-def set_num_classes(cfg: Config, old_number: int | None) -> None:
-    """Put ``cfg.num_classes`` wherever the model and the preprocessor had ``old_number``."""
-    for node in dicts([cfg.model, cfg.get('data_preprocessor')]):
-        if 'num_classes' in node and old_number in (None, node['num_classes']):
-            node['num_classes'] = cfg.num_classes
+def set_num_classes(cfg: Config, key: str, old: dict) -> Counter:
+    """Put ``cfg.num_classes`` wherever the model and the preprocessor have the old number."""
+    number = old['num_classes']
+    return replace(cfg, ['model', 'data_preprocessor'], lambda name, value: (
+        cfg.num_classes if name == 'num_classes' and number in (None, value) else value))
 
 
-def set_size(cfg: Config, key: str, old: Sequence) -> None:
-    """Put ``cfg[key]``, of images in pixels, wherever the data loaders and the model had ``old``.
+def set_size(cfg: Config, key: str, old: dict) -> Counter:
+    """Put ``cfg[key]``, of images in pixels, wherever the data loaders and the model have the old one.
 
     Sliding windows that overlapped by a third, as those of mmseg's configs, still do.
 
     Raises:
-        ValueError: when it is nested otherwise than ``old``.
+        ValueError: when it is nested otherwise than the old one.
     """
+    before = old[key]
+    if before is None:
+        return Counter()
     try:
-        cfg[key] = _like(old, cfg[key])
+        cfg[key] = _like(before, cfg[key])
     except TypeError as error:
-        raise ValueError(f'{key}={cfg[key]}: write it like {old}') from error
-    for section in (*LOADERS, 'model'):
-        for node in dicts(cfg.get(section)):
-            slides = 'stride' in node and node.get('crop_size') == old
-            if slides and node.stride == tuple(side * 2 // 3 for side in old):
-                node.stride = tuple(side * 2 // 3 for side in cfg[key])
-            for name, value in node.items():
-                if value == old:
-                    node[name] = cfg[key]
+        raise ValueError(f'{key}={cfg[key]}: write it like {before}') from error
+    for node in dicts(cfg.model):
+        slides = 'stride' in node and node.get('crop_size') == before
+        if slides and node.stride == tuple(side * 2 // 3 for side in before):
+            node.stride = tuple(side * 2 // 3 for side in cfg[key])
+    return replace(cfg, (*LOADERS, 'model'), lambda name, value: cfg[key] if value == before else value)
 
 
 def _like(old, new):
@@ -96,7 +168,7 @@ def _like(old, new):
     return type(old)(_like(old[0], value) for value in new)
 
 
-def set_classes(cfg: Config, old_number: int | None) -> None:
+def set_classes(cfg: Config, key: str, old: dict) -> Counter:
     """Give the names in ``cfg.classes`` to all data sets, and their number to the model.
 
     The label maps of ADE20K's layout then hold 0 for void and i for the i-th name. ADE20K's own data
@@ -106,8 +178,8 @@ def set_classes(cfg: Config, old_number: int | None) -> None:
         FileNotFoundError, ValueError: see ``read_classes``.
         ValueError: when ``num_classes`` was changed to another number.
     """
-    names = read_classes(cfg.classes)
-    if cfg.get('num_classes') not in (old_number, len(names)):
+    names, places = read_classes(cfg.classes), Counter()
+    if cfg.get('num_classes') not in (old['num_classes'], len(names)):
         raise ValueError(f'num_classes={cfg.num_classes}, but classes={cfg.classes} has {len(names)}: '
                          'leave num_classes out')
     for loader in LOADERS:
@@ -117,8 +189,9 @@ def set_classes(cfg: Config, old_number: int | None) -> None:
             if dataset.type.split('.')[-1] == 'ADE20KDataset':
                 dataset.type = dataset.type.replace('ADE20KDataset', 'BaseSegDataset')
                 dataset.setdefault('reduce_zero_label', True)
+            places[loader] += 1
     cfg.num_classes = len(names)
-    set_num_classes(cfg, old_number)
+    return places + set_num_classes(cfg, key, old)
 
 
 def read_classes(classes: str | Sequence) -> list[str]:
@@ -155,3 +228,10 @@ def distinct_colours(number: int) -> list[list[int]]:
     """RGB colours in 0..255: those of neighbouring classes are far apart."""
     from matplotlib import colormaps  # late: most trainings draw nothing
     return colormaps['turbo']([i * 0.618034 % 1 for i in range(number)], bytes=True)[:, :3].tolist()
+
+
+# In the order in which they are put in place.
+SHORT = dict(
+    data_root=set_data_root, data_prefix=set_data_prefix, tokenizer=set_tokenizer,
+    pretrained=set_pretrained, num_classes=set_num_classes, classes=set_classes,
+    **dict.fromkeys(('train_scales', 'crop_scales', 'crop_size', 'test_scale'), set_size))

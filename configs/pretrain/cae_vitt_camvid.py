@@ -5,7 +5,8 @@
 #   tools/train.py configs/pretrain/cae_vitt_camvid.py --data-root DIR
 _base_ = ['../_base_/default_runtime.py', '../_base_/datasets/pretrain_small.py',
           '../_base_/schedules/cae_pretrain.py', '../_base_/models/dvae_small.py']
-data_root = 'data/camvid'  # ADE20K's layout: images/training/*
+data_root = 'data/camvid'  # ADE20K's layout
+data_prefix = 'images/training'
 tokenizer = 'work_dirs/dvae_camvid/epoch_300.pth'
 
 # Keys that change results.
@@ -28,7 +29,7 @@ pipeline = [
     dict(type='PackViews'),
 ]
 train_dataloader = dict(batch_size=32, dataset=dict(dataset=dict(
-    data_root=data_root, data_prefix='images/training', pipeline=pipeline)))
+    data_root=data_root, data_prefix=data_prefix, pipeline=pipeline)))
 # A short run needs many steps: 367 images / 32 = 11 per epoch, 2,420 in all.
 optim_wrapper = dict(optimizer=dict(lr=1e-3, betas=(0.9, 0.95)))
 auto_scale_lr = dict(base_batch_size=32)

@@ -2,7 +2,7 @@
 #   tools/train.py configs/pretrain/cae_vitt_demo.py --cfg-options tokenizer=PATH
 _base_ = ['../_base_/default_runtime.py', '../_base_/datasets/pretrain_small.py',
           '../_base_/schedules/cae_pretrain.py', '../_base_/models/dvae_small.py']
-data_root = 'demo_out/data/imagenet/train'
+data_root = 'demo_out/data/imagenet'
 tokenizer = 'demo_out/tokenizer/epoch_5.pth'
 
 # --- what changes results -----------------------------------------------------------------------

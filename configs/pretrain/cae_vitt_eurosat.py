@@ -1,6 +1,6 @@
 # A small CAE for 64 px images such as EuroSAT's: 4.59 M parameters, 20 minutes on 2 CPU cores.
-#   tools/train.py configs/tokenizer/dvae_eurosat.py --cfg-options data_root=DIR
-#   tools/train.py configs/pretrain/cae_vitt_eurosat.py --cfg-options data_root=DIR
+#   tools/train.py configs/tokenizer/dvae_eurosat.py --data-root DIR
+#   tools/train.py configs/pretrain/cae_vitt_eurosat.py --data-root DIR
 _base_ = ['../_base_/default_runtime.py', '../_base_/datasets/pretrain_small.py',
           '../_base_/schedules/cae_pretrain.py', '../_base_/models/dvae_small.py']
 data_root = 'data/eurosat'  # train/CLASS/*.jpg, whose labels only the k-NN reads, and val/CLASS/*.jpg
@@ -25,7 +25,7 @@ pipeline = [
     dict(type='PackViews'),
 ]
 train_dataloader = dict(
-    batch_size=32, dataset=dict(dataset=dict(data_root=data_root, data_prefix='train', pipeline=pipeline)))
+    batch_size=32, dataset=dict(dataset=dict(data_root=data_root, pipeline=pipeline)))
 # A short run needs many steps: 10,000 images / 32 = 312 per epoch.
 optim_wrapper = dict(optimizer=dict(lr=1e-3, betas=(0.9, 0.95)))
 auto_scale_lr = dict(base_batch_size=32)

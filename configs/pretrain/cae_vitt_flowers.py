@@ -1,8 +1,8 @@
 # A small CAE for photographs of about 100 px, such as the five kinds of tf_flowers at 96 px: 4.64 M
 # parameters, 35 minutes on 2 CPU cores.
-#   tools/train.py configs/tokenizer/dvae_eurosat.py --work-dir work_dirs/dvae_flowers \
-#       --cfg-options data_root=DIR train_cfg.max_epochs=34
-#   tools/train.py configs/pretrain/cae_vitt_flowers.py --cfg-options data_root=DIR
+#   tools/train.py configs/tokenizer/dvae_eurosat.py --data-root DIR --work-dir work_dirs/dvae_flowers \
+#       --cfg-options train_cfg.max_epochs=34
+#   tools/train.py configs/pretrain/cae_vitt_flowers.py --data-root DIR
 _base_ = './cae_vitt_eurosat.py'
 data_root = 'data/flowers'
 tokenizer = 'work_dirs/dvae_flowers/epoch_34.pth'

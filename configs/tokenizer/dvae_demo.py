@@ -1,7 +1,7 @@
 # A tokenizer for the demo's 64 px images: 8 x 8 codes out of 512, about a minute on 2 CPU cores.
 _base_ = ['../_base_/default_runtime.py', '../_base_/datasets/pretrain_small.py',
           '../_base_/models/dvae_small.py', '../_base_/schedules/tokenizer.py']
-data_root = 'demo_out/data/imagenet/train'
+data_root = 'demo_out/data/imagenet'
 
 model = {{_base_.dvae}}
 pipeline = [

@@ -1,5 +1,5 @@
 # A tokenizer for 64 px images such as EuroSAT's: 8 x 8 codes out of 512, minutes on 2 CPU cores.
-#   tools/train.py configs/tokenizer/dvae_eurosat.py --cfg-options data_root=DIR
+#   tools/train.py configs/tokenizer/dvae_eurosat.py --data-root DIR
 _base_ = ['../_base_/default_runtime.py', '../_base_/datasets/pretrain_small.py',
           '../_base_/models/dvae_small.py', '../_base_/schedules/tokenizer.py']
 
@@ -13,5 +13,5 @@ pipeline = [
 ]
 # 10,000 images: 156 steps per epoch, 1560 in all.
 train_dataloader = dict(batch_size=64, dataset=dict(dataset=dict(
-    data_root=data_root, data_prefix='train', pipeline=pipeline)))
+    data_root=data_root, pipeline=pipeline)))
 train_cfg = dict(max_epochs=10)

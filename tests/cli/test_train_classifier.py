@@ -59,6 +59,8 @@ def test_train_and_test(classifier_config, call_tool, tmp_path):
     call_tool('train.py', classifier_config, *options)
     checkpoint = (work / 'last_checkpoint').read_text()
     assert checkpoint.endswith('epoch_2.pth')
+    [log] = work.glob('*/*.log')
+    assert f'data_root={tmp_path}: 2 places (train_dataloader, val_dataloader)' in log.read_text()
     metrics, predictions = tmp_path / 'metrics.json', tmp_path / 'predictions.pkl'
     call_tool('test.py', classifier_config, checkpoint, '--out', metrics, *options)
     assert json.loads(metrics.read_text()) == {'accuracy/top1': 100.0}

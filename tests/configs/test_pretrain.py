@@ -1,5 +1,6 @@
 """Every pre-training and tokenizer config: its size as published, and two steps of a small copy."""
 import copy
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from PIL import Image
 
-import cae_mm  # noqa: F401
+from cae_mm.engine import launch
 from cae_mm.models.vit import parse_arch
+from tools import train
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 # Trainable parameters in millions; those of the ImageNet configs are the official models'.
@@ -52,8 +54,8 @@ def test_full_size_on_the_meta_device(name, expected):
     assert millions(model) == pytest.approx(expected, abs=0.005)
 
 
-def shrink(cfg, data):
-    """The config with narrow, shallow networks and few codes, on the pictures in ``data``."""
+def shrink(cfg):
+    """The config with narrow, shallow networks and few codes, in steps of two pictures."""
     if cfg.model.type == 'ContextAutoencoder':
         model = cfg.model
         dims = parse_arch(model.backbone.arch)[0]
@@ -67,12 +69,10 @@ def shrink(cfg, data):
         tokenizer = model.target_generator
         if tokenizer.type != 'PixelTarget':
             model.head.num_outputs = 16
-            tokenizer.update(allow_random=True, init_cfg=None, num_codes=16, hidden_dims=8)
+            tokenizer.update(num_codes=16, hidden_dims=8)
     else:
         cfg.model.update(num_codes=16, hidden_dims=8)
-    cfg.train_dataloader.update(batch_size=2, num_workers=0, persistent_workers=False,
-                                pin_memory=False)
-    cfg.train_dataloader.dataset.dataset.update(data_root=str(data), data_prefix='')
+    cfg.train_dataloader.batch_size = 2
     cfg.train_cfg.max_epochs = 1
     cfg.param_scheduler.warmup_epochs = 0
     cfg.default_hooks.pop('knn', None)  # the pictures have no classes
@@ -81,24 +81,76 @@ def shrink(cfg, data):
 
 @pytest.fixture(scope='module')
 def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('pictures')
-    rng = np.random.default_rng(0)
-    for i in range(4):
-        Image.fromarray(rng.integers(0, 256, (96, 128, 3), dtype=np.uint8)).save(folder / f'{i}.jpg')
-    return folder
+    """Four pictures in each folder to train on, and files of other folders that cannot be read."""
+    root, rng = tmp_path_factory.mktemp('pictures'), np.random.default_rng(0)
+    for part in ('train/cat', 'images/training', 'val/cat', 'images/validation'):
+        folder = root / part
+        folder.mkdir(parents=True)
+        for i in range(4):
+            path = folder / f'{i}.jpg'
+            if 'val' in part:
+                path.write_bytes(b'not to be read')
+            else:
+                Image.fromarray(rng.integers(0, 256, (96, 128, 3), dtype=np.uint8)).save(path)
+    return root
+
+
+def load(tmp_path, monkeypatch, *arguments):
+    monkeypatch.setattr(Config, 'pretty_text', '')  # logging it takes longer than the training
+    monkeypatch.setattr(sys, 'argv', ['train.py', *map(str, arguments)])
+    args = train.parse_args()
+    cfg = launch.load_config(args)
+    train.merge_args(cfg, args)
+    cfg.experiment_name = f'{tmp_path}_{cfg.work_dir}'
+    return shrink(cfg)
 
 
 @pytest.mark.parametrize('name', [*PRETRAIN, *TOKENIZERS])
-def test_two_steps_at_toy_size(name, pictures, tmp_path):
+def test_two_steps_at_toy_size(name, pictures, tmp_path, monkeypatch):
     [path] = CONFIGS.glob(f'*/{name}.py')
-    cfg = shrink(Config.fromfile(path), pictures)
-    cfg.update(work_dir=str(tmp_path), experiment_name=tmp_path.name)
+    workers = int(name in ('cae_vitb_300e', 'dvae_imagenet'))
+    cfg = load(tmp_path, monkeypatch, path, '--data-root', pictures, '--work-dir', tmp_path,
+               '--cfg-options', f'train_dataloader.num_workers={workers}')
+    if 'num_codes' in cfg.model.get('target_generator', {}):
+        cfg.model.target_generator.update(allow_random=True, init_cfg=None)
     runner = Runner.from_cfg(cfg)
     before = {k: p.detach().clone() for k, p in runner.model.named_parameters() if p.requires_grad}
     runner.train()
     assert runner.iter == 2 and (tmp_path / 'epoch_1.pth').is_file()
+    assert not (tmp_path / 'bad_files.json').exists()
     moved = [k for k, p in runner.model.named_parameters()
              if p.requires_grad and not torch.equal(p, before[k])]
     # The learning rate of the first of two steps is the peak: everything trainable moves, but for
     # keys' norm biases, whose gradients are zero.
     assert set(before) - set(moved) <= {k for k in before if k.endswith('norm1_k.bias')}
+
+
+def run(tmp_path, monkeypatch, *options):
+    cfg = load(tmp_path, monkeypatch, CONFIGS / 'pretrain/cae_vitb_300e_pixels.py', '--work-dir',
+               tmp_path, *options, 'train_dataloader.num_workers=0')
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return runner
+
+
+def test_parts_are_not_read_together(pictures, tmp_path, monkeypatch):
+    options = '--data-root', pictures, '--cfg-options'
+    with pytest.raises(ValueError, match=f'{pictures} holds train/ and val/.*prefix=train, or .*=. if'):
+        run(tmp_path, monkeypatch, *options, 'data_prefix=')
+    with pytest.raises(RuntimeError, match='cannot be read'):
+        run(tmp_path, monkeypatch, *options, 'data_prefix=.')  # meant so, with all there is
+    with pytest.raises(FileNotFoundError, match=f'{pictures}/val/train.*{pictures}/val holds no train/: '
+                       'for the images in it: --cfg-options data_prefix=$'):
+        run(tmp_path, monkeypatch, '--data-root', pictures / 'val', '--cfg-options')
+
+
+def test_several_folders(pictures, tmp_path, monkeypatch):
+    other = tmp_path / 'other'
+    (other / 'train').mkdir(parents=True)
+    for path in (pictures / 'train/cat').iterdir():
+        (other / 'train' / path.name).symlink_to(path)
+    runner = run(tmp_path, monkeypatch, '--data-root', pictures, '--data-root', other, '--cfg-options')
+    data = runner.train_dataloader.dataset
+    assert runner.iter == 4
+    assert {data.get_data_info(i)['img_path'].split('/train/')[0] for i in range(8)} == {
+        str(pictures), str(other)}

@@ -116,7 +116,7 @@ def test_base_configs(image_folder, name):
     cfg = Config.fromfile(root / f'configs/_base_/datasets/{name}.py')
     loader = cfg.train_dataloader
     loader.update(batch_size=2, num_workers=0, persistent_workers=False)
-    loader.dataset.dataset.data_root = str(image_folder(5))
+    loader.dataset.dataset.update(data_root=str(image_folder(5)), data_prefix='')
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         batches = list(Runner.build_dataloader(loader, seed=0))
         inputs = MODELS.build(cfg.data_preprocessor)(batches[0])['inputs']

@@ -51,9 +51,43 @@ def test_data_root_is_moved_everywhere(load, options):
     assert cfg.data_root == '/new'
 
 
+def test_changes_are_counted_by_place(load, load_dense):
+    cfg = load('--data-root', '/new', '--cfg-options', 'num_classes=10', 'crop_size=(96,48)')
+    assert cfg.changes == [
+        'data_root=/new: 4 places (train_dataloader, test_dataloader, test_evaluator)',
+        'num_classes=10: 2 places (model)', 'crop_size=(96, 48): 2 places (train_dataloader, model)']
+    assert load().changes == []
+
+
+@pytest.mark.parametrize('option, message', [
+    ('data_prefix=', "data_prefix= changes nothing: .*bird.py has no data_prefix"),
+    ('crop_size=(64,64)', 'has no crop_size'),
+    ('tokenizer=a.pth', 'tokenizer=a.pth changes nothing: .*has no tokenizer'),
+    ('pretrained=a.pth', 'has no pretrained'), ('num_classes=7', 'uses its num_classes=5 nowhere'),
+    ('data_root=/new', 'uses its data_root=data/birds nowhere')])
+def test_an_option_that_changes_nothing_is_refused(load, tmp_path, option, message):
+    (tmp_path / 'bird.py').write_text("data_root = 'data/birds'\nnum_classes = 5\nmodel = dict(type='A')\n")
+    with pytest.raises(ValueError, match=message):
+        load('--cfg-options', option)
+
+
+def test_several_folders(load):
+    several = ['--data-root', '/a', '--data-root', '/b', '--cfg-options']
+    with pytest.raises(ValueError, match='ann_file=data/birds/list.txt needs a folder of its own'):
+        load(*several, 'custom_hooks=[]')
+    dataset = 'train_dataloader.dataset.dataset.ann_file='
+    with pytest.raises(ValueError, match="data_root=data/birds needs a folder"):
+        load(*several, dataset, 'val_evaluator=[]')
+    cfg = load(*several, dataset, 'val_evaluator=[]', 'custom_hooks=[]')
+    assert cfg.changes == ["data_root=['/a', '/b']: 1 place (train_dataloader)"]
+    inner = cfg.train_dataloader.dataset.dataset
+    assert (inner.type, [part.data_root for part in inner.datasets]) == ('ConcatDataset', ['/a', '/b'])
+    assert inner.datasets[1].data_prefix == 'train'
+
+
 def test_data_root_of_a_config_without_one():
     cfg = Config(dict(train_dataloader=dict(dataset=dict(data_root='a', ann_file='a/b'))))
-    overrides.set_data_root(cfg, '/new', None)
+    overrides.apply_options(cfg, dict(data_root='/new'))
     assert cfg.train_dataloader.dataset == dict(data_root='/new', ann_file='a/b')
 
 

@@ -89,8 +89,6 @@ def record(pictures, tmp_path, monkeypatch):
         cfg.model = dict(type='Recorder')
         cfg.optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
         data = cfg.train_dataloader.dataset.dataset
-        if 'pretrain' in name:
-            data.data_root += '/train'
         if 'seg' in name:
             data.update(img_suffix='.png', pipeline=[
                 step for step in data.pipeline if step.type != 'PhotoMetricDistortion'])

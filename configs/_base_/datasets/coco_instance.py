@@ -1,6 +1,6 @@
 # COCO 2017, or data in its layout: {train,val}2017/*.jpg, annotations/instances_{train,val}2017.json.
-# For other data: --cfg-options data_root=DIR classes=FILE, and for small images train_scales, crop_scales,
-# crop_size and test_scale, which the tools put wherever they are used below.
+# For other data: --data-root DIR --cfg-options classes=FILE, and for small images train_scales,
+# crop_scales, crop_size and test_scale, which the tools put wherever they are used below.
 data_root = 'data/coco'
 classes = None  # those of COCO
 

@@ -1,5 +1,5 @@
 # ImageNet-1k, or any labelled folder of large images: train/CLASS/*, val/CLASS/*. The classes are the
-# sorted names of the folders. For another folder: --cfg-options data_root=DIR num_classes=N
+# sorted names of the folders. For another folder: --data-root DIR --cfg-options num_classes=N
 data_root = 'data/imagenet'
 num_classes = 1000
 

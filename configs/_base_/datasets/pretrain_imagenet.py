@@ -1,5 +1,7 @@
-# ImageNet-1k (or any folder of large images, at any depth) for pre-training; no labels are read.
-data_root = 'data/imagenet/train'
+# ImageNet-1k (or any large images, at any depth below DIR/train) for pre-training; no labels are read.
+# Images without such parts: --data-root DIR --cfg-options data_prefix=
+data_root = 'data/imagenet'
+data_prefix = 'train'
 
 # --- what changes results -----------------------------------------------------------------------
 pipeline = [
@@ -18,7 +20,8 @@ train_dataloader = dict(
     dataset=dict(
         type='ReproducibleDataset',
         dataset=dict(
-            type='CustomDataset', data_root=data_root, with_label=False, pipeline=pipeline)),
+            type='CustomDataset', data_root=data_root, data_prefix=data_prefix, with_label=False,
+            pipeline=pipeline)),
     # --- what changes only speed ----------------------------------------------------------------
     num_workers=8,
     persistent_workers=True,

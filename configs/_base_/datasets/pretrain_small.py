@@ -1,5 +1,7 @@
-# A folder of small images (64 px and the like), at any depth; no labels are read.
+# Small images (64 px and the like), at any depth below DIR/train; no labels are read.
+# Images without such parts: --data-root DIR --cfg-options data_prefix=
 data_root = 'data/images'
+data_prefix = 'train'
 
 # --- what changes results -----------------------------------------------------------------------
 pipeline = [
@@ -18,7 +20,8 @@ train_dataloader = dict(
     dataset=dict(
         type='ReproducibleDataset',
         dataset=dict(
-            type='CustomDataset', data_root=data_root, with_label=False, pipeline=pipeline)),
+            type='CustomDataset', data_root=data_root, data_prefix=data_prefix, with_label=False,
+            pipeline=pipeline)),
     # --- what changes only speed ----------------------------------------------------------------
     num_workers=1,
     persistent_workers=True,
