@@ -2,8 +2,7 @@
 """Translate a checkpoint between this project, the official code, mmpretrain and timm."""
 import argparse
 
-from cae_mm.checkpoint.convert import convert_file
-from cae_mm.checkpoint.layouts import LAYOUTS, NORMS
+LAYOUTS = 'cae_mm', 'official', 'timm', 'mmpretrain', 'mmpretrain-vit'
 
 
 def main() -> None:
@@ -16,7 +15,7 @@ def main() -> None:
                         help='mmpretrain is its BEiTViT and CAE, mmpretrain-vit its VisionTransformer')
     parser.add_argument('--export', choices=('encoder', 'full'), default='full',
                         help='the encoder alone, or also what stands on it')
-    parser.add_argument('--pooling', choices=NORMS, help='what the final norm of the target '
+    parser.add_argument('--pooling', choices=('token', 'mean'), help='what the final norm of the target '
                         'normalises: all tokens, or the mean of the patches; by default as in the '
                         'source, and the mean for a classifier of ours')
     parser.add_argument('--img-size', type=int, nargs='+', metavar=('HEIGHT', 'WIDTH'),
@@ -29,6 +28,8 @@ def main() -> None:
         parser.error('--positions says how positions are made for --img-size')
     if args.img_size and len(args.img_size) > 2:
         parser.error(f'--img-size takes a height and a width, not {args.img_size}')
+
+    from cae_mm.checkpoint.convert import convert_file
     size = args.img_size and (args.img_size[0], args.img_size[-1])
     try:
         report = convert_file(args.checkpoint, args.out, args.target, source=args.source,

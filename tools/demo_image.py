@@ -5,18 +5,13 @@ import os
 import sys
 from pathlib import Path
 
-import cv2
-
-from cae_mm.engine import launch
-from cae_mm.evaluation.progress import progress_bar
-from cae_mm.visualization import DensePredictor, choose_images
-from cae_mm.visualization.figure import SUFFIXES
+from options import add_config_options
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    launch.add_common_options(parser)
+    add_config_options(parser)
     parser.add_argument('checkpoint', help='checkpoint of the whole model; it also names the classes')
     parser.add_argument('--images', nargs='+', type=Path, required=True, help='files or folders')
     parser.add_argument('--out', type=Path, required=True,
@@ -33,6 +28,8 @@ def choose_targets(images: list[Path], out: Path) -> dict[Path, Path]:
         FileNotFoundError: when a path does not exist, or no picture is there.
         ValueError: when one file is named for several pictures, or a picture would be overwritten.
     """
+    from cae_mm.visualization import choose_images
+    from cae_mm.visualization.figure import SUFFIXES
     for path in images:
         if not path.exists():
             raise FileNotFoundError(f'--images {path}: there is no such picture or folder')
@@ -56,6 +53,12 @@ def choose_targets(images: list[Path], out: Path) -> dict[Path, Path]:
 def main() -> None:
     """Draw as the command line says."""
     args = parse_args()
+
+    import cv2
+
+    from cae_mm.engine import launch
+    from cae_mm.evaluation.progress import progress_bar
+    from cae_mm.visualization import DensePredictor
     targets = choose_targets(args.images, args.out)
     predict = DensePredictor(launch.load_config(args), args.checkpoint)
     progress = progress_bar('drawing', len(targets), 'pictures', show=len(targets) > 1)

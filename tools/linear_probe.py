@@ -1,12 +1,19 @@
 #!/usr/bin/env python
 """Fit a linear classifier on an encoder's features of a labelled folder, in seconds."""
-from cae_mm.engine import launch
-from cae_mm.evaluation import protocol
+import argparse
+
+from options import add_evaluation_options
 
 
 def main() -> None:
     """Measure as the command line says."""
-    protocol.run(protocol.make_parser(__doc__).parse_args(), probe=True)
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_evaluation_options(parser)
+    args = parser.parse_args()
+
+    from cae_mm.engine import launch
+    from cae_mm.evaluation import protocol
+    protocol.run(args, probe=True)
     launch.end_processes()
 
 

@@ -7,8 +7,6 @@ images at any depth without classes (all become train, and nothing is there to m
 import argparse
 from pathlib import Path
 
-from cae_mm.datasets.prepare import prepare
-
 
 def main() -> None:
     """Copy as the command line says."""
@@ -20,6 +18,8 @@ def main() -> None:
     parser.add_argument('--max-images', type=int, default=20000, help='the share of each class stays')
     parser.add_argument('--done', type=Path, help='file to write at the end')
     args = parser.parse_args()
+
+    from cae_mm.datasets.prepare import prepare
     counts = prepare(args.source, args.out, args.side, args.max_images)
     summary = ''.join(f'{name:<8} {count:>6}\n' for name, count in counts.items())
     print(summary, end='')

@@ -3,24 +3,13 @@
 import argparse
 from pathlib import Path
 
-import torch
-from mmengine.device import get_device
-from mmengine.registry import init_default_scope
-from mmengine.runner import set_random_seed
-from mmpretrain.registry import MODELS, TRANSFORMS
-
-import cae_mm  # noqa: F401  (fills the registries)
-from cae_mm.checkpoint.loader import read_checkpoint
-from cae_mm.datasets.annotations import leaf_datasets
-from cae_mm.engine import launch
-from cae_mm.evaluation.features import CenterView
-from cae_mm.visualization import choose_images, draw, load_image, reconstruct
+from options import add_config_options
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    launch.add_common_options(parser)
+    add_config_options(parser)
     parser.add_argument('checkpoint', help='checkpoint of the whole pre-training model')
     parser.add_argument('--images', nargs='+', type=Path, required=True, help='files or folders')
     parser.add_argument('--out', required=True, help='PNG file to write')
@@ -32,6 +21,18 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Draw as the command line says."""
     args = parse_args()
+
+    import torch
+    from mmengine.device import get_device
+    from mmengine.registry import init_default_scope
+    from mmengine.runner import set_random_seed
+    from mmpretrain.registry import MODELS, TRANSFORMS
+
+    from cae_mm.checkpoint.loader import read_checkpoint
+    from cae_mm.datasets.annotations import leaf_datasets
+    from cae_mm.engine import launch
+    from cae_mm.evaluation.features import CenterView
+    from cae_mm.visualization import choose_images, draw, load_image, reconstruct
     cfg = launch.load_config(args)
     init_default_scope('mmpretrain')
     set_random_seed(args.seed)

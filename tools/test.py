@@ -3,17 +3,13 @@
 import argparse
 from pathlib import Path
 
-import mmengine
-from mmengine.dist import is_main_process
-from mmengine.evaluator import DumpResults
-
-from cae_mm.engine import launch
+from options import add_config_options
 
 
 def parse_args(args=None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    launch.add_common_options(parser)
+    add_config_options(parser)
     parser.add_argument('checkpoint', help='path of the checkpoint')
     parser.add_argument('--out', help='file to write: metrics (.json) or predictions (.pkl)')
     return parser.parse_args(args)
@@ -26,6 +22,12 @@ def main() -> None:
         raise FileNotFoundError(f'there is no checkpoint {args.checkpoint}')
     if args.out and not args.out.endswith(('.json', '.pkl')):
         raise ValueError(f'--out {args.out}: use .json for metrics or .pkl for predictions')
+
+    import mmengine
+    from mmengine.dist import is_main_process
+    from mmengine.evaluator import DumpResults
+
+    from cae_mm.engine import launch
     cfg = launch.load_config(args)
     part = next((name for name in ('test', 'val') if cfg.get(f'{name}_dataloader')), None)
     if part is None:

@@ -4,13 +4,13 @@ import argparse
 import os
 from pathlib import Path
 
-from cae_mm.engine import launch
+from options import add_config_options
 
 
 def parse_args(args=None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    launch.add_common_options(parser)
+    add_config_options(parser)
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='continue from this checkpoint; without a value or with auto, from '
                         'the last one in the work directory, or from the start if there is none')
@@ -58,6 +58,8 @@ def merge_args(cfg, args) -> None:
 def main() -> None:
     """Train as the command line says."""
     args = parse_args()
+
+    from cae_mm.engine import launch
     cfg = launch.load_config(args)
     if cfg.model.type.endswith('TTAModel'):
         raise ValueError(f'{args.config} is for tools/test.py alone: train with the config it is based on')

@@ -9,30 +9,14 @@ import argparse
 import random
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
-
-from cae_mm.evaluation import protocol
-from cae_mm.evaluation.features import CenterView
-from cae_mm.visualization import (
-    WholeView,
-    choose_images,
-    class_attention,
-    draw_rows,
-    load_image,
-    load_probe,
-    patch_features,
-    pca_colours,
-    probe_attention,
-)
+from options import add_encoder_options
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config with the encoder, of pre-training or classification, '
-                        'by its path or name; or the name of an encoder, such as cae_vitb')
-    parser.add_argument('checkpoint', help='checkpoint, or "none" for the random initialisation')
+    add_encoder_options(parser)
     parser.add_argument('--images', nargs='+', type=Path, required=True, help='files or folders')
     parser.add_argument('--out', required=True, help='PNG file to write')
     parser.add_argument('--num', type=int, default=8, help='number of pictures')
@@ -41,7 +25,6 @@ def parse_args() -> argparse.Namespace:
                         'the encoder was trained; larger ones give finer maps')
     parser.add_argument('--layer', type=int, default=-1, help='block to look into, from 0; -1: the last')
     parser.add_argument('--heads', action='store_true', help='draw each attention head, too')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
     return parser.parse_args()
 
 
@@ -51,6 +34,8 @@ def choose_view(backbone, size: int | None):
     Raises:
         ValueError: for a size with an encoder that takes only one.
     """
+    from cae_mm.evaluation.features import CenterView
+    from cae_mm.visualization import WholeView
     trained = tuple(side * backbone.patch_size for side in backbone.grid_size)
     if backbone.blocks[0].attn.rel_pos is None:
         return WholeView(min(trained) if size is None else size, backbone.patch_size)
@@ -63,6 +48,20 @@ def choose_view(backbone, size: int | None):
 def main() -> None:
     """Draw as the command line says."""
     args = parse_args()
+
+    from mmengine.config import Config
+
+    from cae_mm.evaluation import protocol
+    from cae_mm.visualization import (
+        choose_images,
+        class_attention,
+        draw_rows,
+        load_image,
+        load_probe,
+        patch_features,
+        pca_colours,
+        probe_attention,
+    )
     cfg = protocol.read_config(args)
     backbone, preprocess = protocol.load_encoder(cfg, args.checkpoint)
     maps = {'class token': lambda inputs: class_attention(backbone, inputs, args.layer)}

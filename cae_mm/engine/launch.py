@@ -1,4 +1,4 @@
-"""What the command-line tools share: options, the config they make, processes and threads."""
+"""What the command-line tools share: the config that their options make, processes and threads."""
 import argparse
 import atexit
 import importlib.util
@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -18,20 +18,6 @@ from cae_mm.engine.overrides import LOADERS, apply_options, dicts
 
 # The package of a config's scope, and the extra that installs it.
 PACKAGES = dict(mmdet='det', mmseg='seg')
-
-
-def add_common_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that training and testing share."""
-    parser.add_argument('config', help='path of the config')
-    parser.add_argument('--work-dir', help='directory of logs and checkpoints, '
-                        'default: work_dirs/<name of the config>')
-    parser.add_argument('--data-root', action='append', metavar='DIR', help="directory of the data, in "
-                        "place of the config's; several to train on all of them")
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='settings to override, as in train_dataloader.batch_size=32 '
-                        'tokenizer=PATH num_classes=N classes=FILE (names, or COCO annotations)')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none',
-                        help='what started the processes')
 
 
 def load_config(args: argparse.Namespace) -> Config:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.registry import init_default_scope
@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from cae_mm.checkpoint.loader import load_backbone
 from cae_mm.engine.launch import join_processes
-from cae_mm.evaluation.features import FEATURES, check_feature, extract_features, labelled_loader
+from cae_mm.evaluation.features import check_feature, extract_features, labelled_loader
 from cae_mm.evaluation.knn import check_k, knn_accuracy
 from cae_mm.evaluation.lbfgs_probe import PENALTIES, lbfgs_probe
 from cae_mm.evaluation.ranks import gather, together
@@ -191,29 +191,6 @@ def measure(backbone: nn.Module, preprocess: nn.Module, loaders: dict[str, DataL
     return results
 
 
-def make_parser(description: str) -> argparse.ArgumentParser:
-    """Parser of the command lines of all evaluations."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('config', help='config with the encoder, of pre-training or classification, '
-                        'by its path or name; or the name of an encoder, such as cae_vitb')
-    parser.add_argument('checkpoint', help='checkpoint, or "none" for the random initialisation')
-    parser.add_argument('--data', required=True, help='directory with train/CLASS/*, val/CLASS/*')
-    parser.add_argument('--feature', choices=FEATURES, default='avg',
-                        help='mean of the patch tokens, or the class token')
-    parser.add_argument('--features', type=Path, metavar='DIR', help='keep the features here, or '
-                        'take them from here if they are there')
-    parser.add_argument('--penalties', type=float, nargs='+', default=PENALTIES, metavar='P',
-                        help='factors of the squared weights of the linear probe, of which held-out '
-                        'training images choose')
-    parser.add_argument('--amp', action='store_true', help='run the encoder in bfloat16')
-    parser.add_argument('--batch-size', type=int, default=128)
-    parser.add_argument('--num-workers', type=int, default=0, help='processes that load images')
-    parser.add_argument('--seed', type=int, default=0, help='of the random initialisation')
-    parser.add_argument('--out', type=Path, help='also write the numbers to this json file')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
-    return parser
-
-
 def read_config(args: argparse.Namespace) -> Config | str:
     """The config that a command line names by its path or name, with its options.
 
@@ -254,18 +231,19 @@ def check_writable(path: Path) -> None:
 def run(args: argparse.Namespace, k: Sequence[int] = (), probe: bool = False) -> None:
     """Measure what a command line asks for, on all ranks; the first prints it and writes ``args.out``."""
     join_processes()
+    penalties = args.penalties or PENALTIES
     if args.out:
         check_writable(args.out)
     encoder = load_encoder(read_config(args), args.checkpoint, seed=args.seed)
     loaders = prepare(encoder[0], args.data, args.feature, k, batch_size=args.batch_size,
                       num_workers=args.num_workers)
     results = measure(*encoder, loaders, args.feature, k, probe, amp=args.amp, features=args.features,
-                      penalties=args.penalties)
+                      penalties=penalties)
     if not is_main_process():
         return
     for name, value in results.items():
         print(f'{name:<24} {value:8.5g}')
-    if probe and 0 < results['linear/penalty'] == min(args.penalties) < max(args.penalties):
+    if probe and 0 < results['linear/penalty'] == min(penalties) < max(penalties):
         print('The weakest penalty is the best on held-out images: try --penalties with weaker ones.')
     if args.out:
         args.out.write_text(json.dumps(results, indent=1))

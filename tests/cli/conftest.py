@@ -141,6 +141,7 @@ def call_tool(tmp_path, monkeypatch):
 
     def call(tool, *arguments):
         monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.syspath_prepend(ROOT / 'tools')  # as in a process of its own
         monkeypatch.setenv('OMP_NUM_THREADS', '1')
         torch.set_num_threads(1)  # as the commands: sums depend on the number of threads
         monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])

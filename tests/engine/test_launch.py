@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 
 from cae_mm.engine import launch, overrides
+from tools.options import add_config_options
 
 CONFIG = """
 data_root = 'data/birds/'
@@ -33,7 +34,7 @@ def load(tmp_path):
 
     def load(*options):
         parser = argparse.ArgumentParser()
-        launch.add_common_options(parser)
+        add_config_options(parser)
         return launch.load_config(parser.parse_args([str(config), *options]))
 
     return load
