@@ -151,9 +151,10 @@ def draw_scenes(titles: list[str], rows: list[tuple[np.ndarray, list[list[Shape]
                 path: Path) -> None:
     """Write a PNG with a row for each picture (H, W, 3) BGR, and a column for each list of shapes."""
     from matplotlib import colormaps
-    from matplotlib import pyplot as plt
-    figure, axes = plt.subplots(len(rows), len(titles), squeeze=False, layout='constrained',
-                                figsize=(3 * len(titles), 3 * len(rows) + 0.3))
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+    figure = Figure(figsize=(3 * len(titles), 3 * len(rows) + 0.3), layout='constrained')
+    axes = figure.subplots(len(rows), len(titles), squeeze=False)
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=12)
     for line, (image, columns) in zip(axes, rows, strict=True):
@@ -165,12 +166,11 @@ def draw_scenes(titles: list[str], rows: list[tuple[np.ndarray, list[list[Shape]
                 axis.imshow(shape.mask[..., None] * [*colour[:3], 0.7])
                 x, y, width, height = shape.box
                 if boxes:
-                    axis.add_patch(plt.Rectangle((x - 0.5, y - 0.5), width, height, fill=False, ec=colour))
+                    axis.add_patch(Rectangle((x - 0.5, y - 0.5), width, height, fill=False, ec=colour))
                 if shape.name:
                     axis.text(x, y - 2, shape.name, color='white', fontsize=9,
                               bbox=dict(fc=colour, ec='none', pad=1.5))
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def draw_task(kind: str, out: Path, checkpoints: dict[str, Path]) -> Path:
