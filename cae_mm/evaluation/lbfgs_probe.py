@@ -96,8 +96,8 @@ def lbfgs_probe(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor],
 
     Features are standardised by the training set. The penalty is the best of ``penalties`` on a
     held-out part of the training set; from there the classifier is fitted on all of it. The same
-    features give the same result, but for rounding also on another number of ranks, each of which
-    holds its share.
+    features give the same result, on another number of ranks, which share the images, but for what
+    rounding does to 300 iterations.
 
     Args:
         train, val (tuple[Tensor, Tensor]): features (n, C) and labels (n,) int64, the same on all ranks.
