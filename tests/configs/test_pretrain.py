@@ -13,7 +13,7 @@ from mmpretrain.registry import MODELS
 from PIL import Image
 
 from cae_mm.engine import launch
-from cae_mm.models.vit import parse_arch
+from tests.toy import shrink
 from tools import train
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -54,24 +54,9 @@ def test_full_size_on_the_meta_device(name, expected):
     assert millions(model) == pytest.approx(expected, abs=0.005)
 
 
-def shrink(cfg):
-    """The config with narrow, shallow networks and few codes, in steps of two pictures."""
-    if cfg.model.type == 'ContextAutoencoder':
-        model = cfg.model
-        dims = parse_arch(model.backbone.arch)[0]
-        model.backbone.arch = dict(embed_dims=dims // 8, num_layers=2, num_heads=4)
-        for part in (model.neck, model.head):
-            part.update(embed_dims=part.embed_dims // 8, depth=1)
-            if part.get('attn_dims'):
-                part.attn_dims = 120  # 12 heads of 10 in a width of 128
-        if 'in_dims' in model.neck:
-            model.neck.in_dims //= 8
-        tokenizer = model.target_generator
-        if tokenizer.type != 'PixelTarget':
-            model.head.num_outputs = 16
-            tokenizer.update(num_codes=16, hidden_dims=8)
-    else:
-        cfg.model.update(num_codes=16, hidden_dims=8)
+def shorten(cfg):
+    """The config with small networks, in steps of two pictures."""
+    shrink(cfg)
     cfg.train_dataloader.batch_size = 2
     cfg.train_cfg.max_epochs = 1
     cfg.param_scheduler.warmup_epochs = 0
@@ -102,7 +87,7 @@ def load(tmp_path, monkeypatch, *arguments):
     cfg = launch.load_config(args)
     train.merge_args(cfg, args)
     cfg.experiment_name = f'{tmp_path}_{cfg.work_dir}'
-    return shrink(cfg)
+    return shorten(cfg)
 
 
 @pytest.mark.parametrize('name', [*PRETRAIN, *TOKENIZERS])
