@@ -6,11 +6,7 @@ from pathlib import Path
 from mmpretrain.apis.model import ModelHub
 
 from cae_mm.checkpoint.loader import load_backbone
-from cae_mm.models.vit import ARCHITECTURES, CAEViT
-
-# 'cae_vitb' is 'base', 'cae_deits' is 'deit-small'.
-ENCODERS = {f'cae_{arch.rpartition("-")[0] or "vit"}{arch.rpartition("-")[2][0]}': arch
-            for arch in ARCHITECTURES}
+from cae_mm.models.vit import ENCODERS, CAEViT
 
 
 def list_models(pattern: str = '*') -> list[str]:
@@ -18,14 +14,17 @@ def list_models(pattern: str = '*') -> list[str]:
     return sorted(match(ENCODERS, pattern))
 
 
-def get_model(name: str, pretrained: str | Path | None = None, **kwargs) -> CAEViT:
+def get_model(name: str, pretrained: str | Path | None = None, trained_with: dict | None = None,
+              **kwargs) -> CAEViT:
     """Build an encoder in evaluation mode.
 
     Args:
         name (str): one of ``list_models()``.
         pretrained (str | Path, optional): checkpoint of any known origin with the whole encoder, see
             ``load_backbone``; without one the weights are random.
-        **kwargs: arguments of ``CAEViT``: out_type, out_indices, img_size, use_rel_pos_bias, ...
+        trained_with (dict, optional): what the checkpoint does not say, see ``load_backbone``.
+        **kwargs: arguments of ``CAEViT``: out_type, out_indices, img_size, use_rel_pos_bias, ...; an
+            ``arch`` takes the place of the name's.
 
     Returns:
         CAEViT: gives a tuple with an output for each of its ``out_indices``.
@@ -45,9 +44,9 @@ def get_model(name: str, pretrained: str | Path | None = None, **kwargs) -> CAEV
                          "checkpoint: one of your own, one of the authors' "
                          '(https://github.com/Atten4Vis/CAE), or one of mmpretrain or timm; '
                          'tools/convert.py writes any of them as one of ours')
-    backbone = CAEViT(ENCODERS[name], **kwargs)
+    backbone = CAEViT(**dict(dict(arch=ENCODERS[name]), **kwargs))
     if pretrained:
-        load_backbone(backbone, pretrained)
+        load_backbone(backbone, pretrained, trained_with=trained_with)
     return backbone.eval()
 
 

@@ -18,6 +18,8 @@ def main() -> None:
     parser.add_argument('--pooling', choices=('token', 'mean'), help='what the final norm of the target '
                         'normalises: all tokens, or the mean of the patches; by default as in the '
                         'source, and the mean for a classifier of ours')
+    parser.add_argument('--num-heads', type=int, help='attention heads of the encoder, where neither the '
+                        'file says so nor the usual number of its origin and size is right')
     parser.add_argument('--img-size', type=int, nargs='+', metavar=('HEIGHT', 'WIDTH'),
                         help='image size of the target, one number for a square')
     parser.add_argument('--positions', choices=('recompute', 'resize'),
@@ -33,8 +35,8 @@ def main() -> None:
     size = args.img_size and (args.img_size[0], args.img_size[-1])
     try:
         report = convert_file(args.checkpoint, args.out, args.target, source=args.source,
-                              export=args.export, pooling=args.pooling, img_size=size,
-                              positions=args.positions)
+                              num_heads=args.num_heads, export=args.export, pooling=args.pooling,
+                              img_size=size, positions=args.positions)
     except (OSError, ValueError) as error:
         parser.exit(1, f'{args.checkpoint}: {error}\n')
     print('\n'.join(report))

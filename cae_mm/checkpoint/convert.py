@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cae_mm.checkpoint.facts import KEY, facts_in
 from cae_mm.checkpoint.files import check_suffix, read_checkpoint, state_of, write_checkpoint
 from cae_mm.checkpoint.layouts import (
     BARE,
@@ -12,9 +13,11 @@ from cae_mm.checkpoint.layouts import (
     COPIES,
     DERIVED,
     FILE_KEYS,
+    HEADS_BY_SIZE,
     KINDS,
     LAYOUTS,
     NORMS,
+    OFFICIAL_HEADS,
     ONE_POSITION_TABLE,
     POOLING,
     PREFIXES,
@@ -88,12 +91,15 @@ def convert(state: dict[str, Tensor], source: str | None = None, target: str = '
     return from_ours(ours, target, pooling, report)
 
 
-def convert_file(path: str | Path, out: str | Path, target: str = 'cae_mm', **options) -> list[str]:
+def convert_file(path: str | Path, out: str | Path, target: str = 'cae_mm',
+                 num_heads: int | None = None, **options) -> list[str]:
     """Translate a checkpoint file; the new one appears whole or not at all.
 
     Args:
         path (str | Path): checkpoint of any known origin.
         out (str | Path): .pth or .pt, in the form that the target's users load, or .safetensors.
+        num_heads (int, optional): attention heads, where the file does not say and they are not the
+            usual ones of its origin, see ``heads_of``.
         target (str), **options: see ``convert``.
 
     Returns:
@@ -106,17 +112,24 @@ def convert_file(path: str | Path, out: str | Path, target: str = 'cae_mm', **op
     if Path(out).resolve() == Path(path).resolve():
         raise ValueError(f'{out} is the checkpoint itself: name another file to write')
     checkpoint, report = read_checkpoint(path), []
-    theirs = convert(state_of(checkpoint), target=target, report=report, **options)
-    key, beside = FILE_KEYS[target], {}
-    if key == 'state_dict':  # OpenMMLab's models take the names of the classes from the checkpoint
-        meta = checkpoint.get('meta') or {}
-        beside['meta'] = {name: meta[name] for name in ('dataset_meta',) if name in meta}
-    write_checkpoint(theirs, out, key, **beside)
+    state = state_of(checkpoint)
+    theirs = convert(state, target=target, report=report, **options)
+    layout = detect_origin(state, options.get('source'))
+    ours, facts = to_ours(state, layout, 'encoder'), facts_in(checkpoint)
+    facts['num_heads'] = num_heads or facts.get('num_heads') or heads_of(ours, layout)
+    facts['patch_size'] = ours['backbone.patch_embed.weight'].shape[-1]
+    if options.get('img_size'):
+        facts['img_size'] = list(options['img_size'])
+    meta = {KEY: {name: fact for name, fact in facts.items() if fact is not None}}
+    if 'dataset_meta' in (given := checkpoint.get('meta') or {}):  # class names, for OpenMMLab's models
+        meta['dataset_meta'] = given['dataset_meta']
+    write_checkpoint(theirs, out, FILE_KEYS[target], meta)
     report.append(f'wrote {len(theirs)} arrays of {target} to {out}')
     if Path(out).suffix == '.safetensors' and target not in ('cae_mm', 'timm'):
         return [*report, f"load them with safetensors.torch.load_file('{out}')"]
     return [*report, 'load them with ' + USAGE[target].format(
-        out=out, classes=len(theirs.get('head.weight', ())), tables=any('bias_table' in n for n in theirs),
+        out=out, heads=f'num_heads={facts["num_heads"]}, ' if facts['num_heads'] else '',
+        classes=len(theirs.get('head.weight', ())), tables=any('bias_table' in n for n in theirs),
         **POOLING[pooling_of(theirs, target) or 'token'])]
 
 
@@ -215,6 +228,22 @@ def check_encoder(ours: dict[str, Tensor], final_norm: bool = True) -> None:
         if hidden != inputs:
             raise ValueError(f'{block}mlp.fc1 has {hidden} outputs and fc2 {inputs} inputs: a gated MLP '
                              '(SwiGLU), which ours is not')
+
+
+def heads_of(ours: dict[str, Tensor], layout: str) -> int | None:
+    """Attention heads by the relative position tables, else as usual for the size; None: unknown.
+
+    Args:
+        ours (dict[str, Tensor]): a whole encoder with our names.
+        layout (str): whose names it came with. 'official' is BEiT's too, whose files have tables:
+            without tables it is the authors'.
+    """
+    for table in tables_of(ours).values():
+        return table.shape[1]
+    width = ours['backbone.cls_token'].shape[-1]
+    usual = HEADS_BY_SIZE | (OFFICIAL_HEADS if layout == 'official' else {})
+    unusual = layout == 'cae_mm' or width % 64 or width < 192  # ours, and toys, have any number
+    return None if unusual else usual.get((width, len(block_names(ours))), usual.get(width, width // 64))
 
 
 def from_ours(ours: dict[str, Tensor], target: str, pooling: str | None = None,

@@ -1,16 +1,20 @@
 """Checkpoint files: read without running anything in them, written whole or not at all."""
 import argparse
 import io
+import json
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
+import safetensors
 import safetensors.torch
 import torch
 from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
 from cae_mm.atomic import write_atomically
+from cae_mm.checkpoint.facts import KEY
 
 # What mmengine stores beside tensors, the log's history as numpy arrays, and what the official code
 # and MAE do, their command line.
@@ -35,9 +39,13 @@ def read_checkpoint(path: str | Path) -> dict:
         raise FileNotFoundError(f'there is no checkpoint at {path}')
     try:
         if Path(path).suffix == '.safetensors':
-            return safetensors.torch.load_file(path)
+            with safetensors.safe_open(path, 'pt') as file:
+                header = file.metadata() or {}
+                return dict(state_dict={name: file.get_tensor(name) for name in file.keys()},
+                            meta={KEY: json.loads(header[KEY])} if KEY in header else {})
         with torch.serialization.safe_globals(SAFE_GLOBALS):
-            return torch.load(path, map_location='cpu', weights_only=True)
+            # Mapped, what nobody touches is never read: the optimizer's state is two thirds of a file.
+            return torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:
         raise ValueError(f'{path} is not a checkpoint of tensors: {error}. It may be truncated; if it '
                          'is a pickled module you trust, load it where its code is installed and '
@@ -66,25 +74,28 @@ def check_suffix(path: str | Path) -> None:
         raise ValueError(f'{path}: name a .pth, .pt or .safetensors file')
 
 
-def write_checkpoint(state: dict[str, Tensor], path: str | Path, key: str | None = None,
-                     **beside) -> None:
+def write_checkpoint(state: dict[str, Tensor], path: str | Path, key: str = 'state_dict',
+                     meta: dict | None = None) -> None:
     """Write a file that can be read safely, replacing a former one at once when it is on the disk.
 
     Args:
         state (dict[str, Tensor]): each is written with nothing else of its storage.
         path (str | Path): ends with .pth, .pt or .safetensors.
-        key (str, optional): what a .pth holds the state dict under; bare by default.
-        **beside: what a .pth with a ``key`` holds beside it.
+        key (str): what a .pth holds the state dict under.
+        meta (dict, optional): what a .pth holds beside it; of it, the header of a .safetensors
+            takes the facts of the encoder.
 
     Raises:
         ValueError: for another suffix.
     """
     check_suffix(path)
+    meta = meta or {}
     state = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
     if Path(path).suffix == '.safetensors':
-        content = safetensors.torch.save(state, {'format': 'pt'})
+        header = {KEY: json.dumps(meta[KEY])} if KEY in meta else {}
+        content = safetensors.torch.save(state, {'format': 'pt', **header})
     else:
         buffer = io.BytesIO()
-        torch.save({key: state, **beside} if key else state, buffer)
+        torch.save({key: state, 'meta': meta}, buffer)
         content = buffer.getvalue()
     write_atomically(content, path)

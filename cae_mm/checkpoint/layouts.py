@@ -133,12 +133,17 @@ DERIVED = [r'.*relative_position_index', r'alignment_encoder\..*', r'teacher\..*
 # Arrays that do not belong to the encoder, in layouts that give it no prefix: MAE's decoder, heads.
 BESIDE_ENCODER = [r'decoder_.*', r'mask_token', r'head\..*', r'pre_logits\..*', r'lm_head\..*']
 
+# Attention heads, which arrays do not tell, by width, or by width and number of blocks, where they are
+# not width / 64: large models, a small one of mmpretrain; and the authors' tiny and small.
+HEADS_BY_SIZE = {(768, 8): 8, 1280: 16, 1408: 16, 1664: 16, 1792: 16}
+OFFICIAL_HEADS = {192: 12, 384: 12}
+
 # What a .pth of each layout holds its state dict under, and how its users load it.
-FILE_KEYS = dict(zip(LAYOUTS, ('state_dict', 'model', None, 'state_dict', 'state_dict'), strict=True))
+FILE_KEYS = dict.fromkeys(LAYOUTS, 'state_dict') | {'official': 'model'}
 USAGE = {
     'cae_mm': "backbone.init_cfg=dict(type='Pretrained', checkpoint='{out}', prefix='backbone.')",
     'official': "model.load_state_dict(torch.load('{out}')['model'])",
-    'timm': "timm.create_model(NAME, init_values=1., num_classes={classes}, global_pool='{timm}', "
+    'timm': "timm.create_model(NAME, {heads}init_values=1., num_classes={classes}, global_pool='{timm}', "
             "checkpoint_path='{out}')",
     'mmpretrain': "dict(type='BEiTViT', use_abs_pos_emb=True, use_rel_pos_bias={tables}, {mmpretrain}, "
                   "init_cfg=dict(type='Pretrained', checkpoint='{out}', prefix='backbone.'))",

@@ -1,17 +1,23 @@
 """Loading checkpoints whole or not at all: the encoder from any origin, or a model exactly."""
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.registry import WEIGHT_INITIALIZERS
 from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 
-from cae_mm.checkpoint.convert import check_encoder, detect_origin, to_ours
+from cae_mm.checkpoint.convert import check_encoder, detect_origin, heads_of, to_ours
+from cae_mm.checkpoint.facts import FACTS, KEY, contradictions, facts_in, facts_of
 from cae_mm.checkpoint.files import read_checkpoint, state_of
-from cae_mm.checkpoint.tables import TABLE
+from cae_mm.checkpoint.tables import TABLE, tables_of
+from cae_mm.models.vit import ARCHITECTURES, ENCODERS, CAEViT
 from cae_mm.positions import (
     grid_of,
     recomputed,
@@ -33,27 +39,34 @@ def compare(own: dict[str, Tensor], given: dict[str, Tensor]) -> str:
                      + (', ...' if len(names) > 8 else '') for what, names in lists.items() if names)
 
 
-def load_backbone(backbone: nn.Module, path: str | Path, prefix: str = 'backbone.',
-                  resize_rel_pos: bool = False) -> None:
+def load_backbone(backbone: CAEViT, path: str | Path, prefix: str = 'backbone.',
+                  resize_rel_pos: bool = False, trained_with: dict | None = None) -> None:
     """Fill the whole encoder from a checkpoint of any known origin, or raise.
 
     A sine-cosine table of another patch grid is replaced by the exact one of the encoder's grid, or,
     with ``pos_mode='resize'``, any table by its bicubic enlargement. Relative position tables that
-    the checkpoint does not have start at zero.
+    the checkpoint does not have start at zero. What is known of the checkpoint's training is left as
+    ``backbone.trained_with``.
 
     Args:
-        backbone (nn.Module): a ``CAEViT``.
+        backbone (CAEViT): the encoder.
         path (str | Path): checkpoint of ours, the official code, mmpretrain or timm.
         prefix (str): what the encoder's keys begin with in the file; if none does, all keys count.
         resize_rel_pos (bool): resize relative position tables of another window, see
             ``resize_window``, instead of refusing them.
+        trained_with (dict, optional): facts that the file does not state, or wrongly, by the names
+            of ``facts_of``: ``dict(num_heads=12)`` for heads that are not the usual ones of its
+            origin, see ``heads_of``. None in it: unknown, not to be compared.
 
     Raises:
         FileNotFoundError, ValueError: see ``read_checkpoint`` and ``convert``.
         RuntimeError: when the encoder of the checkpoint is another than this one; says in what.
     """
+    if unknown := set(trained_with or ()) - set(FACTS):
+        raise ValueError(f'trained_with states {", ".join(unknown)}: known are {", ".join(FACTS)}')
     report = []
-    state = state_of(read_checkpoint(path))
+    checkpoint = read_checkpoint(path)
+    state = state_of(checkpoint)
     state = {name.removeprefix(prefix): value for name, value in state.items()
              if name.startswith(prefix)} or state
     try:
@@ -61,12 +74,15 @@ def load_backbone(backbone: nn.Module, path: str | Path, prefix: str = 'backbone
         given = to_ours(state, layout, 'encoder', report)
         final_norm = not isinstance(backbone.norm, nn.Identity)
         check_encoder(given, final_norm)
+        stated = facts_in(checkpoint) | (trained_with or {})
+        facts = dict(num_heads=heads_of(given, layout)) | stated
         given = {name.removeprefix('backbone.'): value for name, value in given.items()
                  if final_norm or not name.startswith('backbone.norm.')}
         own = backbone.state_dict()
-        _check_sizes(own, given, path)
+        guessed = 'num_heads' not in stated and not tables_of(given)
+        _check_sizes(backbone, given, facts['num_heads'], path, layout if guessed else '')
         _fit_tables(backbone.grid_size if resize_rel_pos else None, own, given, path, report)
-        _fit_positions(backbone, own, given, path, layout, report)
+        _fit_positions(backbone, own, given, path, layout, facts.get('img_size'), report)
     except ValueError as error:
         raise ValueError(f'{path}: {error}') from error
     problems = compare(own, given)
@@ -74,26 +90,30 @@ def load_backbone(backbone: nn.Module, path: str | Path, prefix: str = 'backbone
         raise RuntimeError(f'{path} does not hold this encoder. {problems}. Build the encoder with '
                            'the options the checkpoint was trained with')
     backbone.load_state_dict(given)
+    backbone.trained_with = facts
     print_log(f'loaded the whole encoder, {len(given)} arrays, from {path} ({layout}): '
               f'{"; ".join(report[1:])}', 'current')
 
 
-def _sizes(state: dict[str, Tensor]) -> dict[str, int]:
-    """The arguments of ``CAEViT`` that the arrays tell."""
-    patches = state['patch_embed.weight']
-    heads = {value.shape[1] for name, value in state.items() if name.endswith(TABLE)}
-    return dict(embed_dims=patches.shape[0], patch_size=patches.shape[2], in_channels=patches.shape[1],
-                num_layers=sum(name.endswith('.norm1.weight') for name in state),
-                **({'num_heads': heads.pop()} if len(heads) == 1 else {}))
-
-
-def _check_sizes(own: dict[str, Tensor], given: dict[str, Tensor], path: str | Path) -> None:
-    ours, theirs = _sizes(own), _sizes(given)
-    other = [f'{name}={theirs[name]} in the file, {ours[name]} in the model'
-             for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]]
-    if other:
-        raise RuntimeError(f'{path} holds another encoder: {"; ".join(sorted(other))}. Build CAEViT with '
-                           f'{", ".join(f"{name}={value}" for name, value in theirs.items())}')
+def _check_sizes(backbone: CAEViT, given: dict[str, Tensor], num_heads: int | None, path: str | Path,
+                 usual_of: str) -> None:
+    """Compare the arguments of ``CAEViT`` that are known; ``usual_of``: where the heads are from."""
+    ours, theirs = (
+        dict(embed_dims=patches.shape[0], num_layers=sum(n.endswith('.norm1.weight') for n in state),
+             num_heads=heads, patch_size=patches.shape[2], in_channels=patches.shape[1])
+        for state, heads in ((backbone.state_dict(), facts_of(backbone)['num_heads']), (given, num_heads))
+        for patches in [state['patch_embed.weight']])
+    if not (other := contradictions(theirs, ours)):
+        return
+    named = [f", which is {name}, arch='{arch}'" for name, arch in ENCODERS.items()
+             if ARCHITECTURES[arch] == tuple(theirs.values())[:3]]
+    message = (f'{path} holds another encoder: {other}. Build CAEViT with '
+               + ', '.join(f'{name}={size}' for name, size in theirs.items() if size) + ''.join(named))
+    if usual_of and other == contradictions(dict(num_heads=num_heads), ours):
+        message += (f'. All arrays would fit and give wrong features: {num_heads} heads are usual for this '
+                    f'size and the names of {usual_of}. If this file has {ours["num_heads"]}, say so: '
+                    f'trained_with=dict(num_heads={ours["num_heads"]}) in init_cfg or get_model')
+    raise RuntimeError(message)
 
 
 def _fit_tables(window: tuple[int, int] | None, own: dict[str, Tensor], given: dict[str, Tensor],
@@ -123,20 +143,21 @@ def _fit_tables(window: tuple[int, int] | None, own: dict[str, Tensor], given: d
                                'checkpoint, or resize the tables with resize_rel_pos=True in init_cfg')
 
 
-def _fit_positions(backbone: nn.Module, own: dict[str, Tensor], given: dict[str, Tensor],
-                   path: str | Path, layout: str, report: list[str]) -> None:
+def _fit_positions(backbone: CAEViT, own: dict[str, Tensor], given: dict[str, Tensor],
+                   path: str | Path, layout: str, img_size: list[int] | None, report: list[str]) -> None:
     table, grid = given['pos_embed'], backbone.grid_size
-    theirs, same_length = sincos_grid(table), table.shape == own['pos_embed'].shape
+    sincos, same_length = sincos_grid(table), table.shape == own['pos_embed'].shape
+    theirs = sincos or (img_size and tuple(side // backbone.patch_size for side in img_size))
     # The official table of a grid that is not square is that of the transposed grid.
     if same_length and theirs in (None, grid, grid[::-1] if layout == 'official' else grid):
         return
     if backbone.pos_mode == 'resize':
-        old = grid_of(table)
+        old = theirs or grid_of(table)
         given['pos_embed'] = resized(table, old, grid)
         report.append(f'positions of {old[0]}x{old[1]} patches resized for {grid[0]}x{grid[1]}')
         return
-    if theirs is None or same_length:
-        what = 'not the sine-cosine one' if theirs is None else f'for {theirs[0]}x{theirs[1]} patches'
+    if sincos is None or same_length:
+        what = f'for {theirs[0]}x{theirs[1]} patches' if same_length else 'not the sine-cosine one'
         raise RuntimeError(
             f'{path}: its position table {tuple(table.shape)} is {what}, and the model has '
             f'{grid[0]}x{grid[1]} patches: build CAEViT with the img_size of the checkpoint, or with '
@@ -166,21 +187,72 @@ class PretrainedEncoder:
 class StrictLoadHook(Hook):
     """Refuse a checkpoint that does not fit the model exactly, before anything is loaded.
 
-    Without it mmengine's Runner only warns, and resumes with random weights.
+    Without it mmengine's Runner only warns, and resumes with random weights. What the arrays do not
+    tell, see ``facts_of``, is written into every checkpoint and compared too.
+
+    Args:
+        new_parts (Sequence[str]): parts of the model that keep their initial weights when training
+            starts from ``load_from``, whatever the checkpoint has for them, such as
+            'roi_head.bbox_head.fc_cls' for other classes. Resuming and testing load all.
     """
 
-    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Compare keys and shapes.
+    def __init__(self, new_parts: Sequence[str] = ()):
+        self.new_parts = new_parts
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Add the facts of the encoder to the checkpoint's meta."""
+        checkpoint['meta'][KEY] = facts_of(_unwrapped(runner.model))
+
+    def before_train(self, runner) -> None:
+        """Refuse a pre-trained encoder that is used to other pixels than the model gives it.
 
         Raises:
-            RuntimeError: naming what is missing, unexpected or of another shape.
+            RuntimeError: naming the differences.
         """
-        model = runner.model
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
+        model = _unwrapped(runner.model)
+        trained_with = getattr(getattr(model, 'backbone', None), 'trained_with', {})
+        pixels = {name: trained_with.get(name) for name in ('mean', 'std', 'channel_order')}
+        if problems := contradictions(pixels, facts_of(model)):
+            raise RuntimeError(f'the encoder was pre-trained on other pixels: {problems}. Change '
+                               'data_preprocessor, or, to train with it, say trained_with=dict(mean=None, '
+                               'std=None, channel_order=None) in init_cfg')
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Compare keys, shapes and facts, and leave the new parts out.
+
+        Raises:
+            RuntimeError: naming what is missing, unexpected, of another shape or contradictory.
+            ValueError: for new parts that the model does not have.
+        """
+        model = _unwrapped(runner.model)
+        own = model.state_dict()
         given = {k.removeprefix('module.'): v for k, v in checkpoint['state_dict'].items()}
-        problems = compare(model.state_dict(), given)
+        if (self.new_parts and isinstance(runner.optim_wrapper, OptimWrapper)
+                and not runner.cfg.get('resume')):
+            own, given = self._without_new_parts(own, given)
+            checkpoint['state_dict'] = given
+        problems = '; '.join(filter(None, [compare(own, given),
+                                           contradictions(facts_in(checkpoint), facts_of(model))]))
         if problems:
             raise RuntimeError(f'the checkpoint is of another model than {type(model).__name__} of '
                                f'this config. {problems}. Use the config it was trained with, or '
-                               'load only the encoder with backbone.init_cfg')
+                               'load only the encoder with backbone.init_cfg, or, to start from it with '
+                               'some parts new, name them: strict_load=dict(new_parts=[...])')
+
+    def _without_new_parts(self, own: dict[str, Tensor], given: dict[str, Tensor]) -> list[dict]:
+        new = {part: [name for name in own if f'{name}.'.startswith(f'{part}.')] for part in self.new_parts}
+        for part, names in new.items():
+            if not names:
+                known = {name[:dot.start()] for name in own for dot in re.finditer(r'\.', name)}
+                raise ValueError(f'new_parts: the model has no {part}. There is, for example, '
+                                 f'{", ".join(get_close_matches(part, known, cutoff=0))}')
+        print_log('new parts, which keep their initial weights: ' + ', '.join(
+            f'{part} ({len(names)} arrays)' for part, names in new.items()), 'current')
+        return [{name: value for name, value in state.items()
+                 if not any(f'{name}.'.startswith(f'{part}.') for part in new)} for state in (own, given)]
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model

@@ -28,6 +28,9 @@ ARCHITECTURES = {
     'deit-tiny': (192, 12, 3),
     'deit-small': (384, 12, 6),
 }
+# 'cae_vitb' of get_model is 'base', 'cae_deits' is 'deit-small'.
+ENCODERS = {f'cae_{arch.rpartition("-")[0] or "vit"}{arch.rpartition("-")[2][0]}': arch
+            for arch in ARCHITECTURES}
 OUT_TYPES = ('cls_token', 'featmap', 'avg_featmap', 'raw')
 POS_MODES = ('recompute', 'resize')
 

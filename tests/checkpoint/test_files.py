@@ -1,6 +1,7 @@
 """Checkpoint files are read without running them, and appear whole or not at all."""
 import argparse
 import os
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -71,7 +72,7 @@ def test_a_kill_while_writing_leaves_the_former_file(tmp_path, monkeypatch):
     monkeypatch.setattr(os, 'replace', die)
     with pytest.raises(KeyboardInterrupt):
         write_checkpoint(dict(a=torch.zeros(2)), path)
-    assert torch.equal(read_checkpoint(path)['a'], torch.ones(2))
+    assert torch.equal(read_checkpoint(path)['state_dict']['a'], torch.ones(2))
 
 
 def test_files_hold_their_tensors_and_no_more(tmp_path):
@@ -79,9 +80,26 @@ def test_files_hold_their_tensors_and_no_more(tmp_path):
     views = dict(a=big[:2], b=big[:2], c=big.t()[:1])
     for name in ('x.pth', 'x.pt', 'x.safetensors'):
         write_checkpoint(views, tmp_path / name)
-        got = read_checkpoint(tmp_path / name)
+        got = read_checkpoint(tmp_path / name)['state_dict']
         assert all(torch.equal(got[key], value) for key, value in views.items())
         assert (tmp_path / name).stat().st_size < 10000
     assert safetensors.torch.load_file(tmp_path / 'x.safetensors').keys() == views.keys()
     with pytest.raises(ValueError, match='x.bin: name a .pth, .pt or .safetensors'):
         write_checkpoint(views, tmp_path / 'x.bin')
+
+
+@pytest.mark.skipif(not Path('/proc/self/io').is_file(), reason='counts the bytes read as Linux does')
+def test_what_is_not_used_is_not_read(tmp_path):
+    """Ranks that want the encoder do not read the optimizer's state; no zip file is read at once."""
+    big = {f'state.{i}': torch.randn(1000, 1000) for i in range(10)}
+    torch.save(dict(state_dict={'a': torch.ones(3)}, optimizer=big), tmp_path / 'run.pth')
+    torch.save(dict(a=torch.ones(3)), tmp_path / 'old.pth', _use_new_zipfile_serialization=False)
+
+    def read():
+        return int(Path('/proc/self/io').read_text().split()[1])  # rchar: of all read calls
+
+    before = read()
+    checkpoint = read_checkpoint(tmp_path / 'run.pth')
+    assert read() - before < 1_000_000
+    assert torch.equal(checkpoint['optimizer']['state.9'], big['state.9'])
+    assert torch.equal(read_checkpoint(tmp_path / 'old.pth')['a'], torch.ones(3))
