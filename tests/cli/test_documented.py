@@ -29,7 +29,7 @@ CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / 'configs').glob('[!_
 PAGES = ['README.md', *(f'docs/{path.name}' for path in sorted((ROOT / 'docs').glob('*.md')))]
 # What stands for the reader's own in the pages, and what it is here: DIR has every layout of data.
 PLACEHOLDERS = {
-    '/path/to/imagenet': 'DIR', 'COCO': 'DIR', 'ADE': 'DIR', 'MY_IMAGES': 'DIR/train',
+    'COCO': 'DIR', 'ADE': 'DIR', 'MY_IMAGES': 'DIR/train/cat',
     'PICTURES': 'DIR/val/cat', 'CHECKPOINT': 'CKPT', 'PATH': 'CKPT', 'OUT': 'out.pth',
     'TRAINED': 'work_dirs/mask_rcnn_cae_vitb_1x_coco/epoch_12.pth',
     'work_dirs/.../': 'work_dirs/mask_rcnn_cae_vitb_1x_coco/'}
@@ -80,9 +80,12 @@ def alone(tool, words):
     """The tool that a shell script starts several times, and its arguments."""
     if tool.endswith('.py'):
         return tool, words
-    place = {'dist_train.sh': 1, 'dist_test.sh': 2}[tool]
+    place = {'dist_run.sh': 1, 'dist_train.sh': 1, 'dist_test.sh': 2}[tool]
     assert words[place] == PROCESSES
-    return tool.removeprefix('dist_').replace('.sh', '.py'), words[:place] + words[place + 1:]
+    words = words[:place] + words[place + 1:]
+    if tool == 'dist_run.sh':
+        return Path(words[0]).name, words[1:]
+    return tool.removeprefix('dist_').replace('.sh', '.py'), words
 
 
 def first_of_each_kind():
@@ -165,9 +168,11 @@ def test_every_option_of_a_command_changes_its_config(tool, words, here, monkeyp
     load = launch.load_config if 'data_root' in args else protocol.read_config
 
     def config(**changes):
-        cfg = load(Namespace(**{**vars(args), **changes})) if 'config' in args else {}
+        cfg = load(Namespace(**{**vars(args), **changes})) if 'config' in args else None
+        if not isinstance(cfg, Config):
+            return {}
         cfg.pop('changes', None)  # what the log says of the others
-        return leaves(cfg.to_dict()) if isinstance(cfg, Config) else {}
+        return leaves(cfg.to_dict())
 
     whole, options = config(), vars(args).get('cfg_options') or {}
     less = {key: dict(cfg_options={k: v for k, v in options.items() if k != key}) for key in options}
