@@ -50,3 +50,11 @@ def own_scope_and_logger():
     yield
     for manager in (DefaultScope, MMLogger):
         manager._instance_dict.clear()
+
+
+@pytest.fixture(scope='session', autouse=True)
+def workers_are_ended_soon():
+    """Those of a loader that a garbage collection takes are not told: it waits 5 s for each otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL', 0.5)
+        yield

@@ -15,7 +15,7 @@ from timm.loss import SoftTargetCrossEntropy
 
 from cae_mm.engine import launch
 from cae_mm.models import CAEViT
-from cae_mm.models.vit import parse_arch
+from tests.toy import ARCH, shrink
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'cls'
 # Millions of parameters: all, and those that are trained.
@@ -64,23 +64,16 @@ def pictures(tmp_path_factory):
 def toy(pictures, tmp_path, monkeypatch):
     """A function from the name of a config to its shrunken self, on the pictures."""
     monkeypatch.setattr(Config, 'pretty_text', '')  # logging it takes longer than the training
-    def shrink(name, work='work', **options):
+
+    def build(name, work='work', workers=0, **options):
         pretrained = tmp_path / 'pretrained.pth'
-        options.update({'num_classes': 2, 'val_evaluator.topk': 1, 'train_dataloader.num_workers': 0,
-                        'val_dataloader.num_workers': 0, 'train_cfg.max_epochs': 1,
-                        'param_scheduler.warmup_epochs': 0, 'experiment_name': f'{name}_{tmp_path}_{work}'},
-                       **options)
+        options = {'num_classes': 2, 'val_evaluator.topk': 1, 'train_cfg.max_epochs': 1,
+                   'param_scheduler.warmup_epochs': 0, 'experiment_name': f'{name}_{tmp_path}_{work}',
+                   **{f'{key}.num_workers': workers for key in launch.LOADERS}, **options}
         cfg = launch.load_config(Namespace(
             config=str(CONFIGS / f'{name}.py'), cfg_options=options, data_root=str(pictures),
             pretrained=str(pretrained), launcher='none', work_dir=str(tmp_path / work)))
-        backbone, dims = cfg.model.backbone, parse_arch(cfg.model.backbone.arch)[0] // 16
-        backbone.arch = dict(embed_dims=dims, num_layers=2, num_heads=4)
-        backbone.frozen_stages = min(backbone.get('frozen_stages', -1), 2)
-        cfg.model.head.in_channels = dims
-        if 'num_heads' in cfg.model.head:
-            cfg.model.head.num_heads = 4
-        if 'neck' in cfg.model:
-            cfg.model.neck.input_features = dims
+        shrink(cfg)
         for dataset in (cfg.train_dataloader.dataset.dataset, cfg.val_dataloader.dataset):
             dataset.serialize_data = False  # which collects garbage, and that takes long
         # Two steps of 8 pictures in all, whatever the accumulation.
@@ -88,10 +81,10 @@ def toy(pictures, tmp_path, monkeypatch):
         cfg.optim_wrapper.accumulative_counts = steps // 2
         cfg.train_dataloader.batch_size = 8 // steps
         # What the config asks for is pre-trained without position bias.
-        encoder = CAEViT(backbone.arch, backbone.img_size, backbone.patch_size)
+        encoder = CAEViT(ARCH, cfg.model.backbone.img_size, cfg.model.backbone.patch_size)
         torch.save({f'backbone.{key}': value for key, value in encoder.state_dict().items()}, pretrained)
         return cfg, encoder, steps
-    return shrink
+    return build
 
 
 @pytest.mark.parametrize('name', EXPECTED)
@@ -120,15 +113,16 @@ def test_two_steps_and_an_evaluation(name, toy, tmp_path):
 
 
 def test_resumed_in_mid_epoch(toy, tmp_path):
-    """With mixup, random erasing, drop path and accumulated gradients: the same weights."""
+    """With mixup, random erasing, drop path and accumulated gradients, and by workers: the same weights."""
     options = {'default_hooks.checkpoint.by_epoch': False, 'default_hooks.checkpoint.interval': 2}
     straight = Runner.from_cfg(toy('finetune_cae_vitb_100e', **options)[0])
     straight.train()
-    cfg = toy('finetune_cae_vitb_100e', 'resumed', **options)[0]
+    cfg = toy('finetune_cae_vitb_100e', 'resumed', workers=2, **options)[0]
     cfg.update(resume=True, load_from=str(tmp_path / 'work' / 'iter_2.pth'))
     resumed = Runner.from_cfg(cfg)
     resumed.train()
     other = resumed.model.state_dict()
+    assert resumed.train_dataloader.persistent_workers and resumed.val_dataloader.persistent_workers
     assert all(torch.equal(value, other[key]) for key, value in straight.model.state_dict().items())
 
 

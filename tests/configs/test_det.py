@@ -19,6 +19,7 @@ from torch import nn
 from cae_mm.engine import launch
 from cae_mm.models import CAEViT
 from demo import make_demo_data as demo
+from tests.toy import ARCH, shrink
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'det'
 NAMES = sorted(path.stem for path in CONFIGS.glob('*_coco.py'))
@@ -110,32 +111,27 @@ def toy(pictures, tmp_path, monkeypatch):
     """A function from the name of a config to its shrunken self, on the pictures."""
     monkeypatch.setattr(Config, 'pretty_text', '')  # logging it takes longer than the training
 
-    def shrink(name, work='work', **options):
-        pretrained, arch = tmp_path / 'pretrained.pth', dict(embed_dims=24, num_layers=4, num_heads=2)
+    def build(name, work='work', workers=0, **options):
+        pretrained = tmp_path / 'pretrained.pth'
         cfg = launch.load_config(Namespace(
             config=str(CONFIGS / f'{name}.py'), data_root=str(pictures), pretrained=str(pretrained),
             launcher='none', work_dir=str(tmp_path / work), cfg_options={
                 'classes': demo.CLASSES, 'train_scales': [(96, 64), (128, 80)], 'crop_scales': [(128, 90)],
                 'crop_size': (50, 80), 'test_scale': (96, 64), 'train_cfg.max_epochs': 1,
-                **{f'{key}.num_workers': 0 for key in launch.LOADERS},
+                **{f'{key}.num_workers': workers for key in launch.LOADERS},
                 'default_hooks.logger.interval': 1, 'param_scheduler.0.start_factor': 1.,
                 'experiment_name': f'{name}_{tmp_path}_{work}', **options}))
-        for node in launch.dicts(cfg.model):
-            for key in node.keys() & {'in_channels', 'feat_channels', 'out_channels', 'conv_out_channels',
-                                      'fc_out_channels'}:
-                node[key] = 8
-        cfg.model.neck[0].in_channels, cfg.model.neck[1].in_channels = 24, [24] * 4
-        cfg.model.backbone.update(arch=arch, out_indices=(0, 1, 2, 3))
-        encoder = CAEViT(arch, 32)
+        shrink(cfg)
+        encoder = CAEViT(ARCH, 32)
         torch.save({f'backbone.{key}': value for key, value in encoder.state_dict().items()}, pretrained)
         return cfg, encoder
-    return shrink
+    return build
 
 
 @pytest.mark.parametrize('name, amp', [*((name, None) for name in NAMES),
                                        *((name, True) for name in NAMES if 'vitb' in name)])
 def test_two_steps_and_an_evaluation(name, amp, toy, tmp_path):
-    cfg, encoder = toy(name)
+    cfg, encoder = toy(name, workers=1 if amp else 0)
     cfg.optim_wrapper.amp = amp
     runner = Runner.from_cfg(cfg)
     runner.train()
@@ -152,17 +148,17 @@ def test_two_steps_and_an_evaluation(name, amp, toy, tmp_path):
 
 
 def test_resumed_in_mid_epoch(toy, tmp_path):
-    """With drop path, sampled boxes and random sizes and crops: the same weights."""
+    """With drop path, sampled boxes, random sizes and crops, and by workers: the same weights."""
     options = {'train_cfg.max_epochs': 2, 'default_hooks.checkpoint.by_epoch': False, 'val_evaluator': None,
                'val_dataloader': None, 'val_cfg': None}
     straight = Runner.from_cfg(toy('mask_rcnn_cae_vits_1x_coco', **options)[0])
     straight.train()
-    cfg = toy('mask_rcnn_cae_vits_1x_coco', 'resumed', **options)[0]
+    cfg = toy('mask_rcnn_cae_vits_1x_coco', 'resumed', workers=2, **options)[0]
     cfg.update(resume=True, load_from=str(tmp_path / 'work' / 'iter_3.pth'))
     resumed = Runner.from_cfg(cfg)
     resumed.train()
     other = resumed.model.state_dict()
-    assert resumed.iter == 4
+    assert resumed.iter == 4 and resumed.train_dataloader.persistent_workers
     assert all(torch.equal(value, other[key]) for key, value in straight.model.state_dict().items())
 
 

@@ -1,6 +1,6 @@
 """Every pre-training and tokenizer config: its size as published, and two steps of a small copy."""
 import copy
-import sys
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,6 @@ from PIL import Image
 
 from cae_mm.engine import launch
 from tests.toy import shrink
-from tools import train
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 # Trainable parameters in millions; those of the ImageNet configs are the official models'.
@@ -54,16 +53,6 @@ def test_full_size_on_the_meta_device(name, expected):
     assert millions(model) == pytest.approx(expected, abs=0.005)
 
 
-def shorten(cfg):
-    """The config with small networks, in steps of two pictures."""
-    shrink(cfg)
-    cfg.train_dataloader.batch_size = 2
-    cfg.train_cfg.max_epochs = 1
-    cfg.param_scheduler.warmup_epochs = 0
-    cfg.default_hooks.pop('knn', None)  # the pictures have no classes
-    return cfg
-
-
 @pytest.fixture(scope='module')
 def pictures(tmp_path_factory):
     """Four pictures in each folder to train on, and files of other folders that cannot be read."""
@@ -80,25 +69,31 @@ def pictures(tmp_path_factory):
     return root
 
 
-def load(tmp_path, monkeypatch, *arguments):
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """A function from the name of a config to a runner of its shrunken self, in steps of two pictures."""
     monkeypatch.setattr(Config, 'pretty_text', '')  # logging it takes longer than the training
-    monkeypatch.setattr(sys, 'argv', ['train.py', *map(str, arguments)])
-    args = train.parse_args()
-    cfg = launch.load_config(args)
-    train.merge_args(cfg, args)
-    cfg.experiment_name = f'{tmp_path}_{cfg.work_dir}'
-    return shorten(cfg)
+
+    def build(name, *roots, workers=0, **options):
+        [path] = CONFIGS.glob(f'*/{name}.py')
+        cfg = launch.load_config(Namespace(
+            config=str(path), data_root=[*map(str, roots)], launcher='none', work_dir=str(tmp_path),
+            cfg_options={
+                'train_dataloader.num_workers': workers, 'train_dataloader.batch_size': 2,
+                'train_cfg.max_epochs': 1, 'param_scheduler.warmup_epochs': 0,
+                'experiment_name': f'{name}_{tmp_path}', **options}))
+        shrink(cfg)
+        if 'num_codes' in cfg.model.get('target_generator', {}):
+            cfg.model.target_generator.update(allow_random=True, init_cfg=None)
+        cfg.default_hooks.pop('knn', None)  # the pictures have no classes
+        return Runner.from_cfg(cfg)
+
+    return build
 
 
 @pytest.mark.parametrize('name', [*PRETRAIN, *TOKENIZERS])
-def test_two_steps_at_toy_size(name, pictures, tmp_path, monkeypatch):
-    [path] = CONFIGS.glob(f'*/{name}.py')
-    workers = int(name in ('cae_vitb_300e', 'dvae_imagenet'))
-    cfg = load(tmp_path, monkeypatch, path, '--data-root', pictures, '--work-dir', tmp_path,
-               '--cfg-options', f'train_dataloader.num_workers={workers}')
-    if 'num_codes' in cfg.model.get('target_generator', {}):
-        cfg.model.target_generator.update(allow_random=True, init_cfg=None)
-    runner = Runner.from_cfg(cfg)
+def test_two_steps_at_toy_size(name, toy, pictures, tmp_path):
+    runner = toy(name, pictures, workers=int(name in ('cae_vitb_300e', 'dvae_imagenet')))
     before = {k: p.detach().clone() for k, p in runner.model.named_parameters() if p.requires_grad}
     runner.train()
     assert runner.iter == 2 and (tmp_path / 'epoch_1.pth').is_file()
@@ -110,31 +105,26 @@ def test_two_steps_at_toy_size(name, pictures, tmp_path, monkeypatch):
     assert set(before) - set(moved) <= {k for k in before if k.endswith('norm1_k.bias')}
 
 
-def run(tmp_path, monkeypatch, *options):
-    cfg = load(tmp_path, monkeypatch, CONFIGS / 'pretrain/cae_vitb_300e_pixels.py', '--work-dir',
-               tmp_path, *options, 'train_dataloader.num_workers=0')
-    runner = Runner.from_cfg(cfg)
-    runner.train()
-    return runner
+def test_parts_are_not_read_together(toy, pictures):
+    def run(root, **options):
+        toy('cae_vitb_300e_pixels', root, **options).train()
 
-
-def test_parts_are_not_read_together(pictures, tmp_path, monkeypatch):
-    options = '--data-root', pictures, '--cfg-options'
     with pytest.raises(ValueError, match=f'{pictures} holds train/ and val/.*prefix=train, or .*=. if'):
-        run(tmp_path, monkeypatch, *options, 'data_prefix=')
+        run(pictures, data_prefix='')
     with pytest.raises(RuntimeError, match='cannot be read'):
-        run(tmp_path, monkeypatch, *options, 'data_prefix=.')  # meant so, with all there is
+        run(pictures, data_prefix='.')  # meant so, with all there is
     with pytest.raises(FileNotFoundError, match=f'{pictures}/val/train.*{pictures}/val holds no train/: '
                        'for the images in it: --cfg-options data_prefix=$'):
-        run(tmp_path, monkeypatch, '--data-root', pictures / 'val', '--cfg-options')
+        run(pictures / 'val')
 
 
-def test_several_folders(pictures, tmp_path, monkeypatch):
+def test_several_folders(toy, pictures, tmp_path):
     other = tmp_path / 'other'
     (other / 'train').mkdir(parents=True)
     for path in (pictures / 'train/cat').iterdir():
         (other / 'train' / path.name).symlink_to(path)
-    runner = run(tmp_path, monkeypatch, '--data-root', pictures, '--data-root', other, '--cfg-options')
+    runner = toy('cae_vitb_300e_pixels', pictures, other)
+    runner.train()
     data = runner.train_dataloader.dataset
     assert runner.iter == 4
     assert {data.get_data_info(i)['img_path'].split('/train/')[0] for i in range(8)} == {

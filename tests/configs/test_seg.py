@@ -11,7 +11,7 @@ from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.registry import DATASETS, MODELS, PARAM_SCHEDULERS, init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from torch import nn
@@ -19,6 +19,7 @@ from torch import nn
 from cae_mm.engine import launch
 from cae_mm.models import CAEViT
 from demo import make_demo_data as demo
+from tests.toy import ARCH, shrink
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'seg'
 NAMES = sorted(path.stem for path in CONFIGS.glob('*ade20k*.py'))
@@ -88,34 +89,27 @@ def toy(pictures, tmp_path, monkeypatch):
     """A function from the name of a config to its shrunken self, on the pictures, with windows of 64."""
     monkeypatch.setattr(Config, 'pretty_text', '')  # logging it takes longer than the training
 
-    def shrink(name, work='work', **options):
-        pretrained, arch = tmp_path / 'pretrained.pth', dict(embed_dims=24, num_layers=4, num_heads=2)
-        loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+    def build(name, work='work', workers=0, **options):
+        pretrained = tmp_path / 'pretrained.pth'
         cfg = launch.load_config(Namespace(
             config=str(CONFIGS / f'{name}.py'), data_root=str(pictures), pretrained=str(pretrained),
             launcher='none', work_dir=str(tmp_path / work), cfg_options={
                 'classes': str(pictures / 'classes.txt'), 'crop_size': [64, 64], 'test_scale': [256, 64],
-                **{f'{key}.num_workers': 0 for key in loaders}, 'default_hooks.logger.interval': 1,
-                'train_cfg.max_iters': 2, 'param_scheduler.0.start_factor': 1.,
+                **{f'{key}.num_workers': workers for key in launch.LOADERS},
+                'default_hooks.logger.interval': 1, 'train_cfg.max_iters': 2,
+                'param_scheduler.0.start_factor': 1.,
                 'experiment_name': f'{name}_{tmp_path}_{work}', **options}))
-        model = cfg.model.get('module', cfg.model)
-        for part in filter(None, (model.backbone, model.neck, model.decode_head, model.auxiliary_head)):
-            for key, value in part.items():
-                if key in ('in_channels', 'channels') and value != 256:
-                    part[key] = 24 if isinstance(value, int) else [24] * 4
-        model.backbone.update(arch=arch, frozen_stages=4 if model.backbone.get('frozen_stages') else -1)
-        if model.neck:
-            model.backbone.out_indices = (0, 1, 2, 3)
-        encoder = CAEViT(arch, 32)
+        shrink(cfg)
+        encoder = CAEViT(ARCH, 32)
         torch.save({f'backbone.{key}': value for key, value in encoder.state_dict().items()}, pretrained)
         return cfg, encoder
-    return shrink
+    return build
 
 
 @pytest.mark.parametrize('name, amp', [(name, None) for name in FACTS] + [(min(FACTS), True), (
     'upernet_cae_vits_160k_ade20k', True)])
 def test_two_steps_and_an_evaluation(name, amp, toy, tmp_path):
-    cfg, encoder = toy(name, **{'optim_wrapper.amp': amp})
+    cfg, encoder = toy(name, workers=1 if amp else 0, **{'optim_wrapper.amp': amp})
     runner = Runner.from_cfg(cfg)
     runner.train()
     assert runner.iter == 2 and (tmp_path / 'work' / 'iter_2.pth').is_file()
@@ -131,17 +125,17 @@ def test_two_steps_and_an_evaluation(name, amp, toy, tmp_path):
 
 
 def test_resumed(toy, tmp_path):
-    """With drop path, dropout and random crops, over the end of an epoch of 3 steps: the same weights."""
+    """With drop path, dropout, random crops and workers, over the end of an epoch: the same weights."""
     options = {'train_cfg.max_iters': 5, 'default_hooks.checkpoint.interval': 2, 'val_evaluator': None,
                'val_dataloader': None, 'val_cfg': None}
     straight = Runner.from_cfg(toy('upernet_cae_vits_160k_ade20k', **options)[0])
     straight.train()
-    cfg = toy('upernet_cae_vits_160k_ade20k', 'resumed', **options)[0]
+    cfg = toy('upernet_cae_vits_160k_ade20k', 'resumed', workers=2, **options)[0]
     cfg.update(resume=True, load_from=str(tmp_path / 'work' / 'iter_4.pth'))
     resumed = Runner.from_cfg(cfg)
     resumed.train()
     other = resumed.model.state_dict()
-    assert resumed.iter == 5
+    assert resumed.iter == 5 and resumed.train_dataloader.persistent_workers
     assert all(torch.equal(value, other[key]) for key, value in straight.model.state_dict().items())
 
 
@@ -164,17 +158,13 @@ def official_rate(step, warmup=1500, total=160000):
     return ramp * (1 - step / total)
 
 
-def test_schedule(toy):
-    cfg = toy('upernet_cae_vitb_160k_ade20k', **{
-        'train_cfg.max_iters': 160000, 'param_scheduler.0.start_factor': 1e-6})[0]
-    runner = Runner.from_cfg(cfg)
-    runner._train_loop = runner.build_train_loop(runner._train_loop)
-    runner.optim_wrapper = runner.build_optim_wrapper(
-        dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=1.)))
-    runner.optim_wrapper.optimizer.param_groups[1:] = []
-    schedulers, rates = runner.build_param_scheduler(cfg.param_scheduler), []
+def test_schedule():
+    optimizer, rates = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.), []
+    schedulers = [PARAM_SCHEDULERS.build(dict(scheduler, optimizer=optimizer, **more))
+                  for scheduler, more in zip(read('upernet_cae_vitb_160k_ade20k').param_scheduler,
+                                             ({}, dict(end=160000)), strict=True)]
     for _ in range(80001):
-        rates.append(runner.optim_wrapper.optimizer.param_groups[0]['lr'])
+        rates.append(optimizer.param_groups[0]['lr'])
         for scheduler in schedulers:
             scheduler.step()
     steps = (0, 1, 750, 1499, 1500, 80000)
