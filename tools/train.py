@@ -17,6 +17,9 @@ def parse_args(args=None) -> argparse.Namespace:
     parser.add_argument('--pretrained', metavar='CHECKPOINT',
                         help='weights of the backbone, of any origin that tools/convert.py knows; '
                         'none: random weights')
+    parser.add_argument('--new-parts', nargs='+', metavar='PART',
+                        help='parts of the model that do not start from load_from, as for other '
+                        'classes: roi_head.bbox_head.fc_cls, decode_head.conv_seg')
     parser.add_argument('--amp', action=argparse.BooleanOptionalAction, default=None,
                         help='bfloat16 or float32; default: bfloat16 on GPUs, float32 on CPU')
     parser.add_argument('--deterministic', action='store_true',
@@ -28,8 +31,14 @@ def parse_args(args=None) -> argparse.Namespace:
 
 def merge_args(cfg, args) -> None:
     """Write the options of training into the config."""
+    if args.new_parts:
+        if cfg.load_from is None:
+            raise ValueError('--new-parts are those that a checkpoint does not fill: name one with '
+                             '--cfg-options load_from=CHECKPOINT')
+        cfg.default_hooks.strict_load.new_parts = args.new_parts
     if args.resume == 'auto':
-        cfg.resume, cfg.load_from = True, None
+        if Path(cfg.work_dir, 'last_checkpoint').is_file():
+            cfg.resume, cfg.load_from = True, None
     elif args.resume is not None:
         if not Path(args.resume).is_file():
             raise FileNotFoundError(f'--resume {args.resume}: there is no such checkpoint')

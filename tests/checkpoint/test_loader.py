@@ -2,6 +2,8 @@
 import pytest
 import timm
 import torch
+from mmengine.optim import OptimWrapper
+from torch import nn
 
 from cae_mm.checkpoint.convert import convert
 from cae_mm.checkpoint.files import write_checkpoint
@@ -178,7 +180,7 @@ def test_relative_position_tables_are_resized_when_asked_for(save, state, size):
 def test_relative_position_tables_that_are_not_there_start_at_zero(save, state, make):
     model = vit(use_rel_pos_bias=True)
     for block in model.blocks:
-        torch.nn.init.ones_(block.attn.rel_pos.relative_position_bias_table)
+        nn.init.ones_(block.attn.rel_pos.relative_position_bias_table)
     load_backbone(model, save())
     assert not any(block.attn.rel_pos.relative_position_bias_table.any() for block in model.blocks)
     images = torch.randn(1, 3, SIZE, SIZE)
@@ -188,11 +190,47 @@ def test_relative_position_tables_that_are_not_there_start_at_zero(save, state, 
     loaded(save(zeros), zeros)
 
 
+class Runner:
+    """As much of a runner as the hook looks at, training or not."""
+
+    def __init__(self, training=True, resume=False, **model):
+        self.model = nn.ModuleDict(model)
+        self.cfg = dict(resume=resume)
+        self.optim_wrapper = (OptimWrapper(torch.optim.SGD(self.model.parameters(), lr=1.)) if training
+                              else dict(type='OptimWrapper'))
+
+
 def test_the_runner_hook_refuses_before_loading(save):
-    class Runner:
-        model = torch.nn.ModuleDict(dict(backbone=vit()))
-    checkpoint = torch.load(save())
-    StrictLoadHook().after_load_checkpoint(Runner, checkpoint)
+    runner, checkpoint = Runner(backbone=vit()), torch.load(save())
+    StrictLoadHook().after_load_checkpoint(runner, checkpoint)
     del checkpoint['state_dict']['backbone.norm.bias']
     with pytest.raises(RuntimeError, match='1 missing: backbone.norm.bias'):
-        StrictLoadHook().after_load_checkpoint(Runner, checkpoint)
+        StrictLoadHook().after_load_checkpoint(runner, checkpoint)
+
+
+def heads(classes):
+    return dict(trunk=nn.Linear(2, 2), head=nn.ModuleDict(dict(
+        fc=nn.Linear(2, classes), fc_reg=nn.Linear(2, 4))))
+
+
+def test_named_parts_may_be_new_when_training_starts():
+    def checkpoint(classes=80):
+        return dict(state_dict=nn.ModuleDict(heads(classes)).state_dict())
+
+    hook = StrictLoadHook(new_parts=['head.fc'])
+    for classes in (80, 3):  # as many classes are other ones all the same
+        given = checkpoint()
+        hook.after_load_checkpoint(Runner(**heads(classes)), given)
+        assert given['state_dict'].keys() == {
+            'trunk.weight', 'trunk.bias', 'head.fc_reg.weight', 'head.fc_reg.bias'}
+    for wrong in (Runner(**heads(3), resume=True), Runner(**heads(3), training=False)):
+        with pytest.raises(RuntimeError, match=r'head.fc.bias: \(80,\) in the file, \(3,\) in the model'):
+            hook.after_load_checkpoint(wrong, checkpoint())
+    for same in (Runner(**heads(3), resume=True), Runner(**heads(3), training=False)):
+        hook.after_load_checkpoint(same, given := checkpoint(3))
+        assert 'head.fc.bias' in given['state_dict']
+    with pytest.raises(RuntimeError, match='head.fc.bias: .*head.fc.weight: .*to start from it with some '
+                                           'parts new'):
+        StrictLoadHook(new_parts=['head.fc_reg']).after_load_checkpoint(Runner(**heads(3)), checkpoint())
+    with pytest.raises(ValueError, match='the model has no head.fc_cls. There is, for example, head.fc'):
+        StrictLoadHook(new_parts=['head.fc_cls']).after_load_checkpoint(Runner(**heads(3)), checkpoint())
