@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 
-from cae_mm.evaluation.features import extract_features
 from cae_mm.evaluation.protocol import read_config
 from cae_mm.models import CAEViT
 
@@ -56,7 +55,7 @@ def test_two_commands_share_an_extraction(arguments, call_tool, tmp_path, capsys
     for name, value in results.items():
         assert re.search(rf'^{name} +{value:.5g}$', shown, re.M)
 
-    monkeypatch.setitem(extract_features.__globals__, 'pool', None)  # to extract again would fail
+    monkeypatch.setattr(CAEViT, 'embed', None)  # to extract again would fail
     linear = tmp_path / 'linear.json'
     call_tool('linear_probe.py', *options, linear, '--penalties', '1e-2', '1e-3')
     first = json.loads(linear.read_text())
@@ -83,7 +82,7 @@ def test_two_processes_measure_as_one(arguments, call_tool, run_tool, tmp_path, 
     assert finished.stdout.count('knn/top1_k5') == 1  # only the first process tells
 
     # What two processes have kept serves one; to extract again would fail.
-    monkeypatch.setitem(extract_features.__globals__, 'pool', None)
+    monkeypatch.setattr(CAEViT, 'embed', None)
     call_tool('knn.py', *options, tmp_path / 'kept.json', '--features', tmp_path / 'features')
     assert json.loads((tmp_path / 'kept.json').read_text()) == one
 
@@ -123,7 +122,7 @@ def test_bad_data(arguments, call_tool, tmp_path, change, error, message):
 ])
 def test_bad_options_before_any_work(arguments, call_tool, tmp_path, monkeypatch, options, error,
                                      message):
-    monkeypatch.setitem(extract_features.__globals__, 'pool', None)
+    monkeypatch.setattr(CAEViT, 'embed', None)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match=message):
         call_tool('knn.py', *arguments, *options)

@@ -1,4 +1,4 @@
-"""Every classification config builds at full size, trains, evaluates and resumes at toy size."""
+"""Every classification config trains, evaluates and resumes at toy size."""
 from argparse import Namespace
 from pathlib import Path
 
@@ -18,35 +18,18 @@ from cae_mm.models import CAEViT
 from tests.toy import ARCH, shrink
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'cls'
-# Millions of parameters: all, and those that are trained.
-EXPECTED = {
-    'finetune_cae_vits_100e': (22.085, 22.085), 'finetune_cae_vitb_100e': (86.531, 86.531),
-    'finetune_cae_vitl_50e': (304.431, 304.431),
-    'linear_cae_vits_90e': (21.980, 0.385), 'linear_cae_vitb_90e': (86.426, 0.769),
-    'linear_cae_vitl_90e': (304.149, 1.025),
-    'attentive_cae_vits_90e': (22.573, 0.979), 'attentive_cae_vitb_90e': (88.793, 3.136),
-    'attentive_cae_vitl_90e': (308.354, 5.230),
-    'finetune_cae_vitt_demo': (1.222, 1.222), 'finetune_cae_vitt_eurosat': (2.714, 2.714),
-    'finetune_cae_vitt_flowers': (2.759, 2.759),
-    'attentive_cae_vitt_eurosat': (2.859, 0.151), 'attentive_cae_vitt_flowers': (2.904, 0.150),
-}
+NAMES = sorted(path.stem for path in CONFIGS.glob('*.py'))
+# Millions of parameters of those that the metafile does not list.
+SMALL = {'finetune_cae_vitt_demo': 1.222, 'finetune_cae_vitt_eurosat': 2.714,
+         'finetune_cae_vitt_flowers': 2.759, 'attentive_cae_vitt_eurosat': 2.859,
+         'attentive_cae_vitt_flowers': 2.904}
 
 
-def millions(parameters):
-    return sum(p.numel() for p in parameters) / 1e6
-
-
-def test_every_config_is_listed():
-    assert {path.stem for path in CONFIGS.glob('*.py')} == set(EXPECTED)
-
-
-@pytest.mark.parametrize('name', EXPECTED)
-def test_full_size_on_the_meta_device(name):
+@pytest.mark.parametrize('name', [name for name in NAMES if 'vitt' in name])
+def test_size_of_small_models(name):
     with torch.device('meta'), DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(Config.fromfile(CONFIGS / f'{name}.py').model)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    assert (millions(model.parameters()), millions(trained)) == pytest.approx(
-        EXPECTED[name], abs=0.001)
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(SMALL[name], abs=0.001)
 
 
 @pytest.fixture(scope='module')
@@ -87,7 +70,7 @@ def toy(pictures, tmp_path, monkeypatch):
     return build
 
 
-@pytest.mark.parametrize('name', EXPECTED)
+@pytest.mark.parametrize('name', NAMES)
 def test_two_steps_and_an_evaluation(name, toy, tmp_path):
     cfg, encoder, steps = toy(name)
     runner = Runner.from_cfg(cfg)

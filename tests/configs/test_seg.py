@@ -38,10 +38,6 @@ def full_size(cfg):
         return MODELS.build(cfg.model)
 
 
-def test_every_config_but_those_that_only_test_is_in_the_metafile():
-    assert FACTS.keys() == {name for name in NAMES if not name.endswith('_ms')}
-
-
 @pytest.mark.parametrize('name', NAMES)
 def test_full_size_on_the_meta_device(name):
     cfg, facts = read(name), FACTS[name.removesuffix('_ms')]

@@ -21,13 +21,11 @@ def load(path):
     return LoadRGBImage()({'img_path': str(path)})
 
 
-@pytest.mark.parametrize('suffix', ['jpg', 'png', 'tif'])
-@pytest.mark.parametrize('mode', ['RGB', 'L', 'CMYK', 'P', 'RGBA', 'LA', '1'])
+@pytest.mark.parametrize('suffix, mode', [
+    *(('jpg', mode) for mode in ('RGB', 'L', 'CMYK', '1')),
+    *(('png', mode) for mode in ('RGB', 'L', 'P', 'RGBA', 'LA', '1')),
+    *(('tif', mode) for mode in ('RGB', 'L', 'CMYK', 'P', 'RGBA', 'LA', '1'))])
 def test_modes(tmp_path, mode, suffix):
-    if (mode, suffix) in {('P', 'jpg'), ('RGBA', 'jpg'), ('LA', 'jpg'), ('CMYK', 'png')}:
-        with pytest.raises(OSError):  # such files do not exist
-            picture().convert(mode).save(tmp_path / f'x.{suffix}')
-        return
     path = tmp_path / f'x.{suffix}'
     picture().convert(mode).save(path)
     results = load(path)
