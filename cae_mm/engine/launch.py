@@ -134,18 +134,20 @@ def build_runner(cfg: Config, *parts: str) -> Runner:
 
 
 def end_processes() -> None:
-    """Close the process group and, after a distributed run on CPUs, end this process with status 0.
+    """Close the process group; after a distributed run on CPUs, end this process with status 0 instead.
 
     gloo's threads live as long as DDP's reducer, that is, to the end. One that lets go of a tensor
     while the interpreter is taken down aborts the process ("terminate called without an active
-    exception"), now and then. So the interpreter is not taken down, after all that it has to do at exit.
+    exception"), now and then; and one that does so while the group is closed waits for the interpreter's
+    lock, which the closing thread holds while it waits for that one (PyTorch 2.6). So neither is taken
+    down, after all that the interpreter has to do at exit.
     """
     if not torch.distributed.is_initialized():
         return
-    uses_gloo = torch.distributed.get_backend() == 'gloo'
-    torch.distributed.destroy_process_group()
-    if uses_gloo:
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+    if torch.distributed.get_backend() != 'gloo':
+        torch.distributed.destroy_process_group()
+        return
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
