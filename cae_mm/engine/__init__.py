@@ -1,4 +1,5 @@
 """Optimisation, training loop, hooks and command line, registered in mmpretrain's registries."""
+from cae_mm.engine.batch_size import BatchSizeHook
 from cae_mm.engine.loops import ResumableEpochLoop, ResumableIterLoop
 from cae_mm.engine.monitor import TrainingMonitor
 from cae_mm.engine.optim_wrapper import AutocastOptimWrapper
@@ -8,6 +9,6 @@ from cae_mm.engine.safe_checkpoint import SafeCheckpointHook
 from cae_mm.engine.schedules import WarmupCosineLR
 
 __all__ = [
-    'AutocastOptimWrapper', 'LayerDecayOptimWrapperConstructor', 'ResumableEpochLoop',
+    'AutocastOptimWrapper', 'BatchSizeHook', 'LayerDecayOptimWrapperConstructor', 'ResumableEpochLoop',
     'ResumableIterLoop', 'SafeCheckpointHook', 'TimmLars', 'TrainingMonitor', 'WarmupCosineLR'
 ]

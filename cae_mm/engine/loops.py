@@ -9,6 +9,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmpretrain.registry import LOOPS
 
 from cae_mm.datasets import EndlessSampler, EpochSampler, ReproducibleDataset
+from cae_mm.engine.batch_size import accumulated
 
 
 @LOOPS.register_module()
@@ -36,11 +37,8 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         super().__init__(runner, dataloader, max_epochs, **kwargs)
         check_sampler(self.dataloader, endless=False)
         sampler, batch_size = self.dataloader.sampler, self.dataloader.batch_size
-        wrapper = runner.optim_wrapper  # which the runner builds after the loop
-        accumulated = (wrapper.get('accumulative_counts', 1) if isinstance(wrapper, dict)
-                       else getattr(wrapper, '_accumulative_counts', 1))
-        if accumulated > 1 and hasattr(sampler, 'set_multiple'):
-            sampler.set_multiple(accumulated * batch_size)
+        if accumulated(runner) > 1 and hasattr(sampler, 'set_multiple'):
+            sampler.set_multiple(accumulated(runner) * batch_size)
             self._max_iters = self._max_epochs * len(self.dataloader)
         if not len(self.dataloader):
             raise ValueError(f'{len(sampler)} images per process do not make one batch of {batch_size}: '
@@ -58,8 +56,9 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         if not 0 <= start <= length:
             raise ValueError(
                 f'the checkpoint is at iteration {self._iter} in epoch {self._epoch}, which does '
-                f'not fit {length} batches per epoch: resume with the data set, batch size and '
-                'number of processes of the interrupted run, or start anew with load_from')
+                f'not fit {length} batches per epoch, and does not say how many images it had in one: '
+                'resume with the data set, batch size and number of processes of the interrupted run, or '
+                'start anew with load_from')
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
         sampler = self.dataloader.sampler
@@ -124,9 +123,10 @@ def check_sampler(dataloader, endless: bool) -> None:
     """
     sampler, counts = sampler_of(dataloader), isinstance(dataloader.dataset, ReproducibleDataset)
     if isinstance(sampler, EndlessSampler) != endless if isinstance(sampler, EpochSampler) else counts:
+        repeats = counts and not isinstance(sampler, EpochSampler)
         raise TypeError(
             f"{type(sampler).__name__} with a training by {'iterations' if endless else 'epochs'}"
-            f"{' and a ReproducibleDataset, which would repeat its first epoch' * counts}: "
+            f"{' and a ReproducibleDataset, which would repeat its first epoch' * repeats}: "
             f"train_dataloader.sampler=dict(type='mmpretrain.{'Endless' if endless else 'Epoch'}Sampler')")
 
 

@@ -17,6 +17,7 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='mmpretrain.SafeCheckpointHook', interval=10, max_keep_ckpts=3),
+    batch_size=dict(type='mmpretrain.BatchSizeHook'),
     bad_files=dict(type='mmpretrain.BadFilesHook'),
     strict_load=dict(type='mmpretrain.StrictLoadHook'))
 # The logger's interval: on GPUs the time of a single step is not that of its computation.

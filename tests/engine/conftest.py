@@ -28,10 +28,11 @@ class Line(BaseModel):
     def __init__(self, bad_iter=None):
         super().__init__()
         self.layer = torch.nn.Linear(1, 1)
-        self.bad_iter, self.calls = bad_iter, 0
+        self.bad_iter, self.calls, self.seen = bad_iter, 0, []
 
     def forward(self, inputs, data_samples=None, mode='loss'):
         self.calls += 1
+        self.seen += (12 * inputs.flatten()).round().int().tolist()
         noise = 1 + 0.1 * torch.randn(())
         loss = (self.layer(inputs) * noise - data_samples).square().mean()
         return dict(loss_line=loss * float('inf') if self.calls == self.bad_iter else loss)
