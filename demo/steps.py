@@ -117,7 +117,7 @@ def data_step(source: Path | None, data: Path) -> Step:
         return Step('Make the demo data', ['demo/make_demo_data.py', data.parent, '--done', done],
                     done)
     return Step('Copy your images, small',
-                ['tools/prepare_images.py', source, data, '--done', done], done)
+                ['demo/prepare_images.py', source, data, '--done', done], done)
 
 
 def pretrain(steps: Steps, source: Path | None, views: Sequence[int]) -> tuple[Path, Path]:

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cae_mm.datasets.prepare import prepare
+from demo.prepare_images import prepare
 
 
 def save(path, size=(40, 30)):
