@@ -1,7 +1,7 @@
 """Loading checkpoints whole or not at all: the encoder from any origin, or a model exactly."""
-import re
 from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -74,13 +74,11 @@ def load_backbone(backbone: CAEViT, path: str | Path, prefix: str = 'backbone.',
         given = to_ours(state, layout, 'encoder', report)
         final_norm = not isinstance(backbone.norm, nn.Identity)
         check_encoder(given, final_norm)
-        stated = facts_in(checkpoint) | (trained_with or {})
-        facts = dict(num_heads=heads_of(given, layout)) | stated
+        facts = dict(num_heads=heads_of(given, layout)) | facts_in(checkpoint) | (trained_with or {})
         given = {name.removeprefix('backbone.'): value for name, value in given.items()
                  if final_norm or not name.startswith('backbone.norm.')}
         own = backbone.state_dict()
-        guessed = 'num_heads' not in stated and not tables_of(given)
-        _check_sizes(backbone, given, facts['num_heads'], path, layout if guessed else '')
+        _check_sizes(backbone, given, facts['num_heads'], path)
         _fit_tables(backbone.grid_size if resize_rel_pos else None, own, given, path, report)
         _fit_positions(backbone, own, given, path, layout, facts.get('img_size'), report)
     except ValueError as error:
@@ -95,25 +93,23 @@ def load_backbone(backbone: CAEViT, path: str | Path, prefix: str = 'backbone.',
               f'{"; ".join(report[1:])}', 'current')
 
 
-def _check_sizes(backbone: CAEViT, given: dict[str, Tensor], num_heads: int | None, path: str | Path,
-                 usual_of: str) -> None:
-    """Compare the arguments of ``CAEViT`` that are known; ``usual_of``: where the heads are from."""
+def _check_sizes(backbone: CAEViT, given: dict[str, Tensor], num_heads: int | None,
+                 path: str | Path) -> None:
     ours, theirs = (
         dict(embed_dims=patches.shape[0], num_layers=sum(n.endswith('.norm1.weight') for n in state),
              num_heads=heads, patch_size=patches.shape[2], in_channels=patches.shape[1])
         for state, heads in ((backbone.state_dict(), facts_of(backbone)['num_heads']), (given, num_heads))
         for patches in [state['patch_embed.weight']])
-    if not (other := contradictions(theirs, ours)):
-        return
-    named = [f", which is {name}, arch='{arch}'" for name, arch in ENCODERS.items()
-             if ARCHITECTURES[arch] == tuple(theirs.values())[:3]]
-    message = (f'{path} holds another encoder: {other}. Build CAEViT with '
-               + ', '.join(f'{name}={size}' for name, size in theirs.items() if size) + ''.join(named))
-    if usual_of and other == contradictions(dict(num_heads=num_heads), ours):
-        message += (f'. All arrays would fit and give wrong features: {num_heads} heads are usual for this '
-                    f'size and the names of {usual_of}. If this file has {ours["num_heads"]}, say so: '
-                    f'trained_with=dict(num_heads={ours["num_heads"]}) in init_cfg or get_model')
-    raise RuntimeError(message)
+    if other := contradictions(theirs, ours):
+        named = [f", which is {name}, arch='{arch}'" for name, arch in ENCODERS.items()
+                 if ARCHITECTURES[arch] == tuple(theirs.values())[:3]]
+        silent = ours | dict(num_heads=num_heads) == theirs and not tables_of(given)
+        raise RuntimeError(
+            f'{path} holds another encoder: {other}. Build CAEViT with '
+            + ', '.join(f'{name}={size}' for name, size in theirs.items() if size) + ''.join(named)
+            + f'. All arrays would fit and give wrong features; that the heads are {num_heads} is stated in '
+            'the file, or usual for its size and names. If it is not so, say it with trained_with='
+            f'dict(num_heads={ours["num_heads"]}) in init_cfg or get_model' * silent)
 
 
 def _fit_tables(window: tuple[int, int] | None, own: dict[str, Tensor], given: dict[str, Tensor],
@@ -166,21 +162,10 @@ def _fit_positions(backbone: CAEViT, own: dict[str, Tensor], given: dict[str, Te
     report.append(f'positions of {theirs[0]}x{theirs[1]} patches recomputed for {grid[0]}x{grid[1]}')
 
 
-@WEIGHT_INITIALIZERS.register_module()
-class PretrainedEncoder:
-    """``load_backbone`` as an initializer of mmengine, for ``init_cfg``.
-
-    Args:
-        checkpoint (str): path of the file.
-        prefix (str), **options: see ``load_backbone``.
-    """
-
-    def __init__(self, checkpoint, prefix='', **options):
-        self.arguments = dict(path=checkpoint, prefix=prefix, **options)
-
-    def __call__(self, module: nn.Module) -> None:
-        """Fill the whole encoder, or raise."""
-        load_backbone(module, **self.arguments)
+@WEIGHT_INITIALIZERS.register_module('PretrainedEncoder')
+def pretrained_encoder(checkpoint: str | Path, prefix: str = '', **options) -> partial:
+    """``load_backbone`` as an initializer of mmengine, with the names of its 'Pretrained'."""
+    return partial(load_backbone, path=checkpoint, prefix=prefix, **options)
 
 
 @HOOKS.register_module()
@@ -241,11 +226,9 @@ class StrictLoadHook(Hook):
 
     def _without_new_parts(self, own: dict[str, Tensor], given: dict[str, Tensor]) -> list[dict]:
         new = {part: [name for name in own if f'{name}.'.startswith(f'{part}.')] for part in self.new_parts}
-        for part, names in new.items():
-            if not names:
-                known = {name[:dot.start()] for name in own for dot in re.finditer(r'\.', name)}
-                raise ValueError(f'new_parts: the model has no {part}. There is, for example, '
-                                 f'{", ".join(get_close_matches(part, known, cutoff=0))}')
+        for part in [part for part, names in new.items() if not names]:
+            near = get_close_matches(part, {name.rpartition('.')[0] for name in own}, cutoff=0)
+            raise ValueError(f'new_parts: the model has no {part}; do you mean {" or ".join(near)}?')
         print_log('new parts, which keep their initial weights: ' + ', '.join(
             f'{part} ({len(names)} arrays)' for part, names in new.items()), 'current')
         return [{name: value for name, value in state.items()

@@ -232,5 +232,5 @@ def test_named_parts_may_be_new_when_training_starts():
     with pytest.raises(RuntimeError, match='head.fc.bias: .*head.fc.weight: .*to start from it with some '
                                            'parts new'):
         StrictLoadHook(new_parts=['head.fc_reg']).after_load_checkpoint(Runner(**heads(3)), checkpoint())
-    with pytest.raises(ValueError, match='the model has no head.fc_cls. There is, for example, head.fc'):
+    with pytest.raises(ValueError, match='the model has no head.fc_cls; do you mean head.fc'):
         StrictLoadHook(new_parts=['head.fc_cls']).after_load_checkpoint(Runner(**heads(3)), checkpoint())
