@@ -29,7 +29,7 @@ def test_importing_needs_no_module_of_unix_and_no_configs(tmp_path):
 
 def pip(*arguments):
     ran = subprocess.run([sys.executable, '-m', 'pip', '--disable-pip-version-check', *map(str, arguments)],
-                         text=True, capture_output=True)
+                         text=True, capture_output=True, env={**os.environ, 'PIP_CONFIG_FILE': os.devnull})
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
 
