@@ -107,8 +107,8 @@ def _check_sizes(backbone: CAEViT, given: dict[str, Tensor], num_heads: int | No
         raise RuntimeError(
             f'{path} holds another encoder: {other}. Build CAEViT with '
             + ', '.join(f'{name}={size}' for name, size in theirs.items() if size) + ''.join(named)
-            + f'. All arrays would fit and give wrong features; that the heads are {num_heads} is stated in '
-            'the file, or usual for its size and names. If it is not so, say it with trained_with='
+            + f'. All arrays would fit and give wrong features; that the heads are {num_heads} is stated '
+            'in the file, or usual for its size and names. If it is not so, say it with trained_with='
             f'dict(num_heads={ours["num_heads"]}) in init_cfg or get_model' * silent)
 
 

@@ -120,7 +120,7 @@ def test_nothing_is_converted_where_nothing_changed(train, tmp_path):
 
 def test_other_data_too_are_refused(train, tmp_path):
     train('epochs', 4, save=5)
-    with pytest.raises(ValueError, match='of 12 images has 24 now, and iterations of 4 have 2: resume with'):
+    with pytest.raises(ValueError, match='of 12 images has 24 now, and iterations of 4 have 2: resume'):
         train('epochs', 2, resume=tmp_path / 'work/iter_5.pth', **{
             'train_dataloader.dataset.dataset': dict(type='RepeatedPoints')})
 
