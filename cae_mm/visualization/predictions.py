@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from cae_mm.checkpoint.files import read_checkpoint, state_of
 from cae_mm.checkpoint.loader import compare
 from cae_mm.datasets.annotations import leaf_datasets
-from cae_mm.engine.overrides import set_classes
+from cae_mm.engine.overrides import apply_options
 
 # The shorter side of what is drawn has at least so many pixels, so that names can be read.
 SIDE = 384
@@ -49,8 +49,7 @@ class DensePredictor:
         trained = content.get('meta', {}).get('dataset_meta', {})
         init_default_scope(self.scope)
         if trained.get('classes'):
-            cfg.classes = list(trained['classes'])
-            set_classes(cfg, cfg.get('num_classes'))
+            apply_options(cfg, dict(classes=list(trained['classes'])))
         model = MODELS.build(cfg.model)
         state = state_of(content)
         if problems := compare(model.state_dict(), state):
