@@ -214,7 +214,8 @@ def write_checkpoint(path):
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    torch.save(dict(state_dict=model.state_dict(), meta={}), path)
+    meta = dict(dataset_meta=dict(classes=cfg.classes)) if cfg.get('classes') else {}
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
 
 
 @pytest.mark.parametrize('tool, words', first_of_each_kind(), ids=name_of)
