@@ -7,6 +7,9 @@ import torch
 from mmengine.hooks import Hook
 from mmpretrain.registry import DATASETS, HOOKS
 
+from cae_mm.datasets import sampler
+from cae_mm.engine import batch_size
+
 DATA = {'train_dataloader.dataset': dict(type='ReproducibleDataset', dataset=dict(type='Points')),
         'default_hooks.batch_size': dict(type='BatchSizeHook'), 'custom_hooks': [dict(type='Rates')]}
 # The sampler, the settings of the loop for some 48 images, and the schedules.
@@ -43,7 +46,7 @@ class Rates(Hook):
 def train(toy_runner):
     """A function that trains with so many points in an iteration, its settings times ``ratio``."""
     def run(kind, size, ratio=1, resume=None, save=100, **changes):
-        sampler, loop, schedules = KINDS[kind]
+        order, loop, schedules = KINDS[kind]
         loop = {key: int(value * ratio) if key == 'max_iters' else value for key, value in loop.items()}
         schedules = [dict(one, **{key: round(one[key] * ratio) for key in one.keys() & {'begin', 'end'}
                                   if not one['by_epoch']}) for one in schedules]
@@ -51,7 +54,7 @@ def train(toy_runner):
             changes = dict(changes, load_from=str(resume), resume=True)
         runner = toy_runner(**{
             **DATA, 'train_cfg': loop, 'param_scheduler': schedules, 'train_dataloader.batch_size': size,
-            'train_dataloader.sampler': dict(type=sampler), 'default_hooks.checkpoint': dict(
+            'train_dataloader.sampler': dict(type=order), 'default_hooks.checkpoint': dict(
                 type='SafeCheckpointHook', interval=save, by_epoch=False, save_last=False), **changes})
         runner.train()
         return runner
@@ -75,6 +78,18 @@ def test_same_place_in_data_and_schedule(train, tmp_path, kind, before, after, s
     assert resumed.rates == {key: pytest.approx(rate) for key, rate in whole.rates.items() if key >= begin}
     assert re.search(f'{after} images per iteration, {before} when .*iteration {seen // before} is now '
                      f'{begin} of {resumed.max_iters}; ', log_of(resumed))
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_more_processes(train, tmp_path, monkeypatch, kind):
+    first = train(kind, 4, save=4)
+    monkeypatch.setattr(batch_size, 'get_world_size', lambda: 3)
+    shares = []
+    for rank in range(3):
+        monkeypatch.setattr(sampler, 'get_dist_info', lambda rank=rank: (rank, 3))
+        shares.append(train(kind, 2, resume=tmp_path / 'work/iter_4.pth').model.seen)
+    # Of 16 images two steps had six, which is an epoch too; the other four are seen again.
+    assert [point for step in zip(*shares, strict=True) for point in step] == first.model.seen[12:]
 
 
 @pytest.mark.parametrize('kind', KINDS)

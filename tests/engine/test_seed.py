@@ -121,11 +121,11 @@ def test_ranks_do_not_matter(record, name):
     assert [left | right for left, right in zip(*shares, strict=True)] == whole
 
 
-@pytest.mark.parametrize('workers', [0, 1])
+@pytest.mark.parametrize('workers, other', [(0, 6), (1, None)])
 @pytest.mark.parametrize('name', ['pretrain/cae_vitt_demo', 'seg/upernet_cae_vitt_camvid'])
-def test_a_resumed_run_has_the_seed_of_its_checkpoint(record, name, workers, tmp_path):
+def test_a_resumed_run_has_the_seed_of_its_checkpoint(record, name, workers, other, tmp_path):
     whole = record(name, seed=5)
-    resumed = record(name, seed=6, workers=workers, resume=True,
+    resumed = record(name, seed=other, workers=workers, resume=True,
                      load_from=str(tmp_path / 'work/iter_2.pth'))
     assert resumed == whole[2:]
 
