@@ -171,6 +171,7 @@ def test_float32_whatever_the_training_allows(folder, backbone, preprocess, monk
 
     found, pool = [], features.pool
     monkeypatch.setattr(features, 'pool', lambda *args: found.append(allowed()) or pool(*args))
+    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', True)
     torch.set_float32_matmul_precision('high')
     try:
         extract_features(backbone, labelled_loader(folder / 'val', 16), preprocess, progress=False)
