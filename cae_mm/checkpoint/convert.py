@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cae_mm.checkpoint.facts import KEY, facts_in
+from cae_mm.checkpoint.facts import KEY, facts_in, heads_of
 from cae_mm.checkpoint.files import check_suffix, read_checkpoint, state_of, write_checkpoint
 from cae_mm.checkpoint.layouts import (
     BARE,
@@ -13,11 +13,9 @@ from cae_mm.checkpoint.layouts import (
     COPIES,
     DERIVED,
     FILE_KEYS,
-    HEADS_BY_SIZE,
     KINDS,
     LAYOUTS,
     NORMS,
-    OFFICIAL_HEADS,
     ONE_POSITION_TABLE,
     POOLING,
     PREFIXES,
@@ -228,22 +226,6 @@ def check_encoder(ours: dict[str, Tensor], final_norm: bool = True) -> None:
         if hidden != inputs:
             raise ValueError(f'{block}mlp.fc1 has {hidden} outputs and fc2 {inputs} inputs: a gated MLP '
                              '(SwiGLU), which ours is not')
-
-
-def heads_of(ours: dict[str, Tensor], layout: str) -> int | None:
-    """Attention heads by the relative position tables, else as usual for the size; None: unknown.
-
-    Args:
-        ours (dict[str, Tensor]): a whole encoder with our names.
-        layout (str): whose names it came with. 'official' is BEiT's too, whose files have tables:
-            without tables it is the authors'.
-    """
-    for table in tables_of(ours).values():
-        return table.shape[1]
-    width = ours['backbone.cls_token'].shape[-1]
-    usual = HEADS_BY_SIZE | (OFFICIAL_HEADS if layout == 'official' else {})
-    unusual = layout == 'cae_mm' or width % 64 or width < 192  # ours, and toys, have any number
-    return None if unusual else usual.get((width, len(block_names(ours))), usual.get(width, width // 64))
 
 
 def from_ours(ours: dict[str, Tensor], target: str, pooling: str | None = None,

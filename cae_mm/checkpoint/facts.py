@@ -1,6 +1,8 @@
 """What the arrays of an encoder do not tell: its heads, and the images it was trained with."""
-from torch import nn
+from torch import Tensor, nn
 
+from cae_mm.checkpoint.layouts import HEADS_BY_SIZE, OFFICIAL_HEADS
+from cae_mm.checkpoint.tables import tables_of
 from cae_mm.models import CAEDataPreprocessor, CAEViT
 
 FACTS = ('num_heads', 'patch_size', 'img_size', 'mean', 'std', 'channel_order')
@@ -8,29 +10,48 @@ KEY = 'cae_mm'  # of ``checkpoint['meta']``, and of a safetensors header
 
 
 def facts_of(model: nn.Module) -> dict:
-    """Heads, patch, image size, normalisation and channel order of a model with an encoder of ours.
+    """What is true of a model with an encoder of ours.
 
     Args:
         model (nn.Module): has a ``CAEViT`` as its ``backbone``, or is one, which leaves the pixels
             out; of others nothing is said.
 
     Returns:
-        dict: num_heads, patch_size, img_size (height and width), and where the model's
-        ``data_preprocessor`` normalises, mean, std and channel_order, as the encoder sees them.
+        dict: num_heads, patch_size, img_size (height and width), and ``pixels_of`` the model's
+        ``data_preprocessor``.
     """
     backbone = getattr(model, 'backbone', model)
     if not isinstance(backbone, CAEViT):
         return {}
-    patch, pixels = backbone.patch_size, getattr(model, 'data_preprocessor', None)
-    facts = dict(num_heads=backbone.blocks[0].attn.num_heads, patch_size=patch,
-                 img_size=[side * patch for side in backbone.grid_size])
-    if hasattr(pixels, 'mean'):
-        facts |= {name: [float(f'{x:.6g}') for x in getattr(pixels, name).flatten()]
-                  for name in ('mean', 'std')}
-        # OpenMMLab reads images as BGR; its preprocessors have one of these switches.
-        flips = getattr(pixels, 'to_rgb', getattr(pixels, '_channel_conversion', False))
-        facts['channel_order'] = 'RGB' if flips or isinstance(pixels, CAEDataPreprocessor) else 'BGR'
-    return facts
+    patch = backbone.patch_size
+    return dict(num_heads=backbone.blocks[0].attn.num_heads, patch_size=patch,
+                img_size=[side * patch for side in backbone.grid_size],
+                **pixels_of(getattr(model, 'data_preprocessor', None)))
+
+
+def pixels_of(preprocessor: nn.Module | None) -> dict:
+    """mean, std and channel_order of a preprocessor that normalises, as the encoder sees them."""
+    if not hasattr(preprocessor, 'mean'):
+        return {}
+    # OpenMMLab reads images as BGR; its preprocessors have one of these switches.
+    flips = getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', False))
+    order = 'RGB' if flips or isinstance(preprocessor, CAEDataPreprocessor) else 'BGR'
+    mean, std = ([float(f'{x:.6g}') for x in numbers.flatten()]
+                 for numbers in (preprocessor.mean, preprocessor.std))
+    return dict(mean=mean, std=std, channel_order=order)
+
+
+def check_pixels(backbone: nn.Module, preprocessor: nn.Module) -> None:
+    """Refuse a loaded encoder for other pixels than it was trained with, as far as its file said.
+
+    Raises:
+        RuntimeError: naming the differences.
+    """
+    known, given = getattr(backbone, 'trained_with', {}), pixels_of(preprocessor)
+    if problems := contradictions({name: known.get(name) for name in given}, given):
+        raise RuntimeError(f'the encoder was trained with other pixels: {problems}. Change '
+                           'data_preprocessor, or, to go on all the same, say trained_with=dict(mean=None, '
+                           'std=None, channel_order=None) in init_cfg')
 
 
 def facts_in(checkpoint: dict) -> dict:
@@ -43,3 +64,20 @@ def contradictions(file: dict, model: dict) -> str:
     """Name all facts that differ, '' when none do; what is unknown, or None, does not."""
     return '; '.join(f'{name}={value} in the file, {model[name]} in the model'
                      for name, value in file.items() if value not in (None, model.get(name, value)))
+
+
+def heads_of(ours: dict[str, Tensor], layout: str) -> int | None:
+    """Attention heads by the relative position tables, else as usual for the size; None: unknown.
+
+    Args:
+        ours (dict[str, Tensor]): an encoder with our names.
+        layout (str): whose names it came with. 'official' is BEiT's too, whose files have tables:
+            without tables it is the authors'.
+    """
+    for table in tables_of(ours).values():
+        return table.shape[1]
+    width = ours['backbone.cls_token'].shape[-1]
+    depth = sum(name.endswith('.norm1.weight') for name in ours)
+    usual = HEADS_BY_SIZE | (OFFICIAL_HEADS if layout == 'official' else {})
+    unusual = layout == 'cae_mm' or width % 64 or width < 192  # ours, and toys, have any number
+    return None if unusual else usual.get((width, depth), usual.get(width, width // 64))

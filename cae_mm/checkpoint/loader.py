@@ -13,8 +13,16 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 
-from cae_mm.checkpoint.convert import check_encoder, detect_origin, heads_of, to_ours
-from cae_mm.checkpoint.facts import FACTS, KEY, contradictions, facts_in, facts_of
+from cae_mm.checkpoint.convert import check_encoder, detect_origin, to_ours
+from cae_mm.checkpoint.facts import (
+    FACTS,
+    KEY,
+    check_pixels,
+    contradictions,
+    facts_in,
+    facts_of,
+    heads_of,
+)
 from cae_mm.checkpoint.files import read_checkpoint, state_of
 from cae_mm.checkpoint.tables import TABLE, tables_of
 from cae_mm.models.vit import ARCHITECTURES, ENCODERS, CAEViT
@@ -189,18 +197,9 @@ class StrictLoadHook(Hook):
         checkpoint['meta'][KEY] = facts_of(_unwrapped(runner.model))
 
     def before_train(self, runner) -> None:
-        """Refuse a pre-trained encoder that is used to other pixels than the model gives it.
-
-        Raises:
-            RuntimeError: naming the differences.
-        """
+        """Refuse a pre-trained encoder that is given other pixels, see ``check_pixels``."""
         model = _unwrapped(runner.model)
-        trained_with = getattr(getattr(model, 'backbone', None), 'trained_with', {})
-        pixels = {name: trained_with.get(name) for name in ('mean', 'std', 'channel_order')}
-        if problems := contradictions(pixels, facts_of(model)):
-            raise RuntimeError(f'the encoder was pre-trained on other pixels: {problems}. Change '
-                               'data_preprocessor, or, to train with it, say trained_with=dict(mean=None, '
-                               'std=None, channel_order=None) in init_cfg')
+        check_pixels(getattr(model, 'backbone', model), model.data_preprocessor)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Compare keys, shapes and facts, and leave the new parts out.

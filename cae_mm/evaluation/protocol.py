@@ -15,6 +15,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from cae_mm.checkpoint.facts import check_pixels
 from cae_mm.checkpoint.loader import load_backbone
 from cae_mm.engine.launch import join_processes
 from cae_mm.evaluation.features import check_feature, extract_features, labelled_loader
@@ -42,7 +43,7 @@ def load_encoder(cfg: Config | str, checkpoint: str, device: str | None = None,
         the config's own takes BGR.
 
     Raises:
-        FileNotFoundError, ValueError, RuntimeError: see ``load_backbone``.
+        FileNotFoundError, ValueError, RuntimeError: see ``load_backbone`` and ``check_pixels``.
         ValueError: for a config without a ``CAEViT``, or whose pixels are not normalised.
     """
     device = device or get_device()
@@ -63,6 +64,7 @@ def load_encoder(cfg: Config | str, checkpoint: str, device: str | None = None,
         preprocess = rgb_preprocess(MODELS.build({'type': 'ClsDataPreprocessor', **settings}))
     if checkpoint != 'none':
         load_backbone(backbone, checkpoint)
+        check_pixels(backbone, preprocess)
     elif is_main_process():
         print('No checkpoint: THE ENCODER IS RANDOM, its numbers are what training has to beat.')
     return backbone.to(device), preprocess.to(device)

@@ -101,6 +101,14 @@ def test_a_classifier_sees_the_same_pixels(name, folder, tmp_path):
     torch.testing.assert_close(found, expected)
 
 
+def test_other_pixels_than_the_encoder_knows_are_refused(tmp_path):
+    encoder, _ = load_encoder(CONFIG, 'none', 'cpu')
+    path = tmp_path / 'whole.pth'
+    torch.save(dict(state_dict=encoder.state_dict(), meta=dict(cae_mm=dict(mean=[127.5] * 3))), path)
+    with pytest.raises(RuntimeError, match=r'mean=\[127.5, 127.5, 127.5\] in the file, \[123.675'):
+        load_encoder(CONFIG, path, 'cpu')
+
+
 def test_a_name_in_place_of_a_config(monkeypatch):
     """The widths of the named encoders are too large for a quick test: a small one takes a name."""
     monkeypatch.setitem(vit.ARCHITECTURES, 'tiny', (16, 2, 2))
