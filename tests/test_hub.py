@@ -67,6 +67,11 @@ def test_encoder_with_weights_and_options(tmp_path):
     torch.testing.assert_close(features.flatten(2).mT, trained.encode(images)[:, 1:])
 
 
+def test_an_architecture_of_ones_own():
+    model = cae_mm.get_model('cae_vits', arch=dict(embed_dims=24, num_layers=2, num_heads=3), img_size=32)
+    assert (model.embed_dims, model.num_layers, model.blocks[0].attn.num_heads) == (24, 2, 3)
+
+
 @pytest.mark.parametrize('name, pretrained, message', [
     ('cae_vit_b', None, 'mean cae_vitb'),
     ('finetune_cae_vitb_100e', None, 'mmpretrain.get_model'),
