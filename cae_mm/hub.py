@@ -44,7 +44,7 @@ def get_model(name: str, pretrained: str | Path | None = None, trained_with: dic
                          "checkpoint: one of your own, one of the authors' "
                          '(https://github.com/Atten4Vis/CAE), or one of mmpretrain or timm; '
                          'tools/convert.py writes any of them as one of ours')
-    backbone = CAEViT(**dict(dict(arch=ENCODERS[name]), **kwargs))
+    backbone = CAEViT(**{'arch': ENCODERS[name], **kwargs})
     if pretrained:
         load_backbone(backbone, pretrained, trained_with=trained_with)
     return backbone.eval()

@@ -207,13 +207,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('out', type=Path, help='directory to write')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--done', type=Path, help='file to write at the end')
     args = parser.parse_args()
-    counts = make_demo_data(args.out, seed=args.seed)
-    summary = ''.join(f'{name:<16} {count:>6} images\n' for name, count in counts.items())
-    print(summary, end='')
-    if args.done:
-        args.done.write_text(summary)
+    for name, count in make_demo_data(args.out, seed=args.seed).items():
+        print(f'{name:<16} {count:>6} images')
 
 
 if __name__ == '__main__':

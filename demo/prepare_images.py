@@ -119,13 +119,9 @@ def main() -> None:
     parser.add_argument('out', type=Path, help='folder to write')
     parser.add_argument('--side', type=int, default=96, help='of the shorter side, in pixels')
     parser.add_argument('--max-images', type=int, default=20000, help='the share of each class stays')
-    parser.add_argument('--done', type=Path, help='file to write at the end')
     args = parser.parse_args()
-    counts = prepare(args.source, args.out, args.side, args.max_images)
-    summary = ''.join(f'{name:<8} {count:>6}\n' for name, count in counts.items())
-    print(summary, end='')
-    if args.done:
-        args.done.write_text(summary)
+    for name, count in prepare(args.source, args.out, args.side, args.max_images).items():
+        print(f'{name:<8} {count:>6}')
 
 
 if __name__ == '__main__':

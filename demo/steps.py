@@ -22,6 +22,7 @@ class Step:
     title: str
     command: list
     result: Path
+    keep_output: bool = False  # the command's output is the result, which is there when it has succeeded
     seconds: float | None = None  # None when the result was there already
 
     def shell(self) -> str:
@@ -51,7 +52,10 @@ class Step:
                 if 'INFO - Epoch(' in line or 'INFO - Iter(' in line:
                     print('   ' + line.split('INFO - ')[-1].split('grad_norm')[0].strip(),
                           flush=True)
-        if process.wait() or not self.result.exists():
+        failed = process.wait()
+        if self.keep_output and not failed:
+            self.result.write_text(''.join(lines))
+        if failed or not self.result.exists():
             sys.exit(f'{"".join(lines[-25:])}\n{self.title} failed; all of its output is in {log}')
         self.seconds = time.time() - start
         print(f'   {self.seconds:.0f} s')
@@ -114,10 +118,8 @@ def data_step(source: Path | None, data: Path) -> Step:
     record.write_text(str(source))
     done = data.parent / 'done.txt'
     if source is None:
-        return Step('Make the demo data', ['demo/make_demo_data.py', data.parent, '--done', done],
-                    done)
-    return Step('Copy your images, small',
-                ['demo/prepare_images.py', source, data, '--done', done], done)
+        return Step('Make the demo data', ['demo/make_demo_data.py', data.parent], done, keep_output=True)
+    return Step('Copy your images, small', ['demo/prepare_images.py', source, data], done, keep_output=True)
 
 
 def pretrain(steps: Steps, source: Path | None, views: Sequence[int]) -> tuple[Path, Path]:

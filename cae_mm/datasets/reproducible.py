@@ -12,6 +12,9 @@ from torch.utils.data import Dataset
 from .annotations import leaf_datasets
 from .reader import UnreadableFile, guard, leaves
 
+# What folders for training and for validation are called side by side: ImageNet's, ADE20K's, COCO's.
+PARTS = (('train', 'val'), ('training', 'validation'), ('train2017', 'val2017'))
+
 
 def seed_sample(seed, epoch, index):
     """Seed Python, numpy and torch on the CPU for one sample."""
@@ -54,9 +57,10 @@ def check_parts(dataset):
         folder = getattr(leaf, 'img_prefix', '').rstrip('/')
         if not folder or leaf.ann_file or os.path.basename(folder) == '.':
             continue
-        if all(os.path.isdir(os.path.join(folder, part)) for part in ('train', 'val')):
-            raise ValueError(f'{folder} holds train/ and val/, which would be read together: set '
-                             'data_prefix=train, or data_prefix=. if you mean both')
+        for train, val in PARTS:
+            if all(os.path.isdir(os.path.join(folder, part)) for part in (train, val)):
+                raise ValueError(f'{folder} holds {train}/ and {val}/, which would be read together: set '
+                                 f'data_prefix={train}, or data_prefix=. if you mean both')
 
 
 def check_folder(cfg):

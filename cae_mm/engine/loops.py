@@ -121,9 +121,10 @@ def check_sampler(dataloader, endless: bool) -> None:
     Raises:
         TypeError: naming the sampler to take.
     """
-    sampler, counts = sampler_of(dataloader), isinstance(dataloader.dataset, ReproducibleDataset)
-    if isinstance(sampler, EndlessSampler) != endless if isinstance(sampler, EpochSampler) else counts:
-        repeats = counts and not isinstance(sampler, EpochSampler)
+    sampler = sampler_of(dataloader)
+    ours = isinstance(sampler, EpochSampler)
+    repeats = not ours and isinstance(dataloader.dataset, ReproducibleDataset)
+    if repeats or ours and isinstance(sampler, EndlessSampler) != endless:
         raise TypeError(
             f"{type(sampler).__name__} with a training by {'iterations' if endless else 'epochs'}"
             f"{' and a ReproducibleDataset, which would repeat its first epoch' * repeats}: "

@@ -19,7 +19,7 @@ except ImportError:  # Windows
 # white papers. The first pattern that is found in the device's name as whole words counts; where the name
 # has to end there, a longer one is another device, such as a laptop's.
 PEAK_FLOPS = {
-    'GB200': 2500e12, 'B200': 2250e12, 'GH200': 989e12, 'H200 NVL': 835.5e12, 'H200': 989e12,
+    'GB200': 2500e12, 'B200': 2250e12, 'H200$': 989e12,
     'H100 PCIe': 756e12, 'H100 NVL': 835e12, 'H100': 989e12, 'H800': 989e12, 'H20': 148e12,
     'A100': 312e12, 'A800': 312e12, 'A40': 149.7e12, 'A30': 165e12, 'A10': 125e12,
     'L40S': 362e12, 'L40': 181e12, 'L4': 121e12,

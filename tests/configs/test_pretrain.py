@@ -85,7 +85,7 @@ def test_two_steps_at_toy_size(name, toy, pictures, tmp_path):
     assert set(before) - set(moved) <= {k for k in before if k.endswith('norm1_k.bias')}
 
 
-def test_parts_are_not_read_together(toy, pictures):
+def test_parts_are_not_read_together(toy, pictures, tmp_path):
     def run(root, **options):
         toy('cae_vitb_300e_pixels', root, **options).train()
 
@@ -93,6 +93,12 @@ def test_parts_are_not_read_together(toy, pictures):
         run(pictures, data_prefix='')
     with pytest.raises(RuntimeError, match='cannot be read'):
         run(pictures, data_prefix='.')  # meant so, with all there is
+    for train, val in ('train2017', 'val2017'), ('training', 'validation'):
+        for part in train, val:
+            (tmp_path / train / part).mkdir(parents=True)
+        (tmp_path / train / train / 'a.png').symlink_to(next((pictures / 'train/cat').iterdir()))
+        with pytest.raises(ValueError, match=f'holds {train}/ and {val}/.*prefix={train}, or'):
+            run(tmp_path / train, data_prefix='')
     with pytest.raises(FileNotFoundError, match=f'{pictures}/val/train.*{pictures}/val holds no train/: '
                        'for the images in it: --cfg-options data_prefix=$'):
         run(pictures / 'val')
