@@ -8,21 +8,21 @@ images at any depth without classes (all become train, and nothing is there to m
 """
 import argparse
 import hashlib
+import os
 from pathlib import Path
 
 from PIL import Image
 
+from cae_mm.disk import SUFFIXES, list_images, printable
 from cae_mm.transforms import LoadRGBImage
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
 UNLABELLED = 'unlabelled'  # the folder of images without classes
 
 
 def find_images(folder: Path) -> list[Path]:
     """List images at any depth, in an order that depends on their names alone but mixes them."""
-    files = [path for path in folder.rglob('*') if path.suffix.lower() in SUFFIXES]
-    return sorted(files, key=lambda path: hashlib.sha256(
-        str(path.relative_to(folder)).encode()).digest())
+    names = sorted(list_images(folder), key=lambda name: hashlib.sha256(os.fsencode(name)).digest())
+    return [folder / name for name in names]
 
 
 def find_classes(folder: Path, least: int) -> dict[str, list[Path]]:
@@ -104,7 +104,7 @@ def prepare(source: Path, out: Path, side: int = 96, max_images: int = 20000,
                     bad[path] = problem
                 else:
                     counts[part] = counts.get(part, 0) + 1
-    named = '; '.join(f'{path} ({reason})' for path, reason in list(bad.items())[:10])
+    named = printable('; '.join(f'{path} ({reason})' for path, reason in list(bad.items())[:10]))
     if 10 * len(bad) > len(bad) + sum(counts.values()):
         raise RuntimeError(f'{len(bad)} of {total} images are unreadable: {named}')
     if bad:

@@ -17,7 +17,7 @@ FLOORS = (
     ('engine', 'checkpoint'),
     ('models', 'datasets'),
     ('transforms',),
-    ('positions', 'atomic', 'ops'),
+    ('positions', 'atomic', 'disk', 'ops'),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 FILES = {str(path.relative_to(ROOT)): path for top in ('cae_mm', 'tools', 'demo')

@@ -28,8 +28,8 @@ def choose_targets(images: list[Path], out: Path) -> dict[Path, Path]:
         FileNotFoundError: when a path does not exist, or no picture is there.
         ValueError: when one file is named for several pictures, or a picture would be overwritten.
     """
+    from cae_mm.disk import SUFFIXES
     from cae_mm.visualization import choose_images
-    from cae_mm.visualization.figure import SUFFIXES
     for path in images:
         if not path.exists():
             raise FileNotFoundError(f'--images {path}: there is no such picture or folder')
@@ -54,24 +54,22 @@ def main() -> None:
     """Draw as the command line says."""
     args = parse_args()
 
-    import cv2
-
+    from cae_mm.disk import printable
     from cae_mm.engine import launch
     from cae_mm.evaluation.progress import progress_bar
+    from cae_mm.transforms import LoadImageFromFile
     from cae_mm.visualization import DensePredictor
     targets = choose_targets(args.images, args.out)
     predict = DensePredictor(launch.load_config(args), args.checkpoint)
     progress = progress_bar('drawing', len(targets), 'pictures', show=len(targets) > 1)
     for path, target in targets.items():
-        image = cv2.imread(str(path))
-        if image is None:
-            raise ValueError(f'{path} is unreadable: it is no picture, or damaged')
+        image = LoadImageFromFile()(dict(img_path=str(path)))['img']
         sample = predict(image)
         predict.draw(image, sample, target, args.score_thr)
         found = predict.found(sample, args.score_thr).items()
         number = '{:.0f} {}' if predict.scope == 'mmdet' else '{:.1%} {}'
         shares = ', '.join(number.format(share, name) for name, share in found)
-        progress.write(f'{target}: {shares or "nothing"}')
+        progress.write(printable(f'{target}: {shares or "nothing"}'))
         progress.update()
     progress.close()
 

@@ -2,11 +2,12 @@
 from .annotations import AnnotationCheckHook
 from .bad_files import BadFilesHook
 from .classes import ClassesHook
+from .image_folder import ImageFolder
 from .reader import UnreadableFile
 from .reproducible import ReproducibleDataset
 from .sampler import EndlessSampler, EpochSampler
 
 __all__ = [
-    'AnnotationCheckHook', 'BadFilesHook', 'ClassesHook', 'EndlessSampler', 'EpochSampler',
+    'AnnotationCheckHook', 'BadFilesHook', 'ClassesHook', 'EndlessSampler', 'EpochSampler', 'ImageFolder',
     'ReproducibleDataset', 'UnreadableFile'
 ]

@@ -7,6 +7,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop
 from mmpretrain.registry import HOOKS
 
+from cae_mm.atomic import write_atomically
+from cae_mm.disk import printable
+
 from .reader import guard
 from .reproducible import ReproducibleDataset
 
@@ -52,8 +55,9 @@ class BadFilesHook(Hook):
         if not bad:
             return
         listing = Path(runner.work_dir) / 'bad_files.json'
-        listing.write_text(json.dumps(bad, indent=1, ensure_ascii=False))
+        write_atomically(printable(json.dumps(bad, indent=1, ensure_ascii=False)).encode(), listing)
         named = [f'{path} ({reason})' for path, reason in list(bad.items())[:self.max_named]]
         more = f'; and {len(bad) - len(named)} more' if len(bad) > len(named) else ''
-        runner.logger.warning(f'skipped {len(bad)} of {dataset.num_files} images: {"; ".join(named)}'
-                              f'{more}. The whole list is in {listing}')
+        runner.logger.warning(printable(
+            f'skipped {len(bad)} of {dataset.num_files} images: {"; ".join(named)}{more}. The whole list is '
+            f'in {listing}'))

@@ -1,11 +1,15 @@
 """Do label maps, as ADE20K has them, fit their pictures and the classes?"""
+import contextlib
 import os
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
-from PIL import Image
+
+from cae_mm.disk import log_used, read_regular, suffix_of, walk
+from cae_mm.transforms.loading import MAX_BYTES, explain, open_image, shape_of
 
 from .coco import missing_files
 
@@ -28,7 +32,10 @@ def check_label_maps(dataset: BaseDataset) -> None:
     folder, suffix = dataset.data_prefix['img_path'], dataset.img_suffix
     if not os.path.isdir(folder):
         raise FileNotFoundError(f'there is no folder {folder}: set data_root, or data_prefix')
+    others = Counter(suffix_of(path) for path, is_folder in walk(folder, {})
+                     if not is_folder and not path.endswith(suffix))
     pairs = dataset.load_data_list()
+    log_used(folder, len(pairs), others)
     if not pairs:
         raise ValueError(f'there is no picture *{suffix} in {folder}: set data_prefix, or img_suffix')
     if dataset.metainfo.get('classes') is None:
@@ -49,19 +56,36 @@ def check_label_maps(dataset: BaseDataset) -> None:
               f'{len(seen)} of {len(names)} classes', 'current')
 
 
+def read_labels(path: str) -> np.ndarray:
+    """Read a label map, whole or not at all.
+
+    Returns:
+        np.ndarray: (H, W), or with channels (H, W, C).
+
+    Raises:
+        ValueError: says why it cannot be read.
+    """
+    data = b''
+    try:
+        data = read_regular(path, MAX_BYTES)
+        with open_image(data) as image:
+            return np.asarray(image)
+    except Exception as error:  # decoders raise nearly every type on a damaged file
+        raise ValueError(f'{path} is unreadable: {explain(error, data)}') from error
+
+
 def _labels_of(pair: dict, number: int, reduce_zero_label: bool) -> set[int]:
     path = pair['seg_map_path']
-    try:
-        with Image.open(path) as file, Image.open(pair['img_path']) as picture:
-            labels, size = np.asarray(file), picture.size
-    except OSError as error:
-        raise ValueError(f'{path} or its picture is unreadable: {error}') from error
+    labels = read_labels(path)
     if labels.ndim != 2:
         raise ValueError(f'{path} is a colour picture, not a label map: write the label of each pixel '
                          'into a picture of one channel')
-    if labels.shape[::-1] != size:
+    shape = labels.shape
+    with contextlib.suppress(Exception):  # a picture that cannot be read is passed by in training
+        shape = shape_of(pair['img_path'])
+    if labels.shape != shape:
         raise ValueError(f'{path} has {labels.shape[1]}x{labels.shape[0]} pixels, its picture '
-                         f'{size[0]}x{size[1]}')
+                         f'{shape[1]}x{shape[0]}')
     first, values = int(reduce_zero_label), set(np.unique(labels).tolist())
     valid = values & set(range(first, first + number))
     if wrong := sorted(values - valid - {IGNORED} - ({0} if reduce_zero_label else set())):

@@ -4,6 +4,10 @@ from collections.abc import Callable, Iterator
 from mmengine.dataset import BaseDataset
 from torch.utils.data import Dataset
 
+from cae_mm.disk import printable
+
+from .label_maps import read_labels
+
 
 class UnreadableFile(Exception):
     """A picture cannot be read: ``reason`` is why, ``number`` its place among the guarded files."""
@@ -11,6 +15,10 @@ class UnreadableFile(Exception):
     def __init__(self, message, number=None, reason=''):
         super().__init__(message)  # alone it survives the way out of a worker
         self.number, self.reason = number, reason
+
+
+class WrongSize(ValueError):
+    """A picture has another size than what belongs to it."""
 
 
 class Reader:
@@ -36,6 +44,7 @@ class Reader:
 
         Raises:
             UnreadableFile: when no file can be read, or nothing is to be reported.
+            ValueError: when a picture has another size than its annotations, or its label map.
         """
         for number in range(1, len(self.dataset) + 1):
             try:
@@ -60,15 +69,39 @@ class Reader:
         for step in steps:
             try:
                 sample = step(sample)
-                reason = info.get('load_error', 'the reader returned nothing')
+                if sample is not None and 'img' in sample:
+                    check_size(info, sample['img'].shape[:2])
+                    break
+                reason = 'the reader returned nothing'
+            except WrongSize:
+                raise
             except Exception as error:  # decoders raise nearly every type on a damaged file
                 sample, reason = None, f'{type(error).__name__}: {error}'
             if sample is None:
-                raise UnreadableFile(f'{info["img_path"]} cannot be read ({reason})',
+                reason = info.get('load_error', reason)
+                raise UnreadableFile(printable(f'{info["img_path"]} cannot be read ({reason})'),
                                      self.first + info['sample_idx'], reason)
-            if 'img' in sample:
-                break
         return sample, steps
+
+
+def check_size(info: dict, shape: tuple[int, int]) -> None:
+    """Refuse a picture whose annotations, or label map, are of another size: they would lie beside it.
+
+    Args:
+        info (dict): what mmdet's and mmseg's data sets know of the picture.
+        shape (tuple[int, int]): its height and width.
+
+    Raises:
+        Exception: of many types, when the label map cannot be read.
+        WrongSize: naming the sizes.
+    """
+    found = dict(annotations=(info['height'], info['width'])) if 'height' in info and 'width' in info else {}
+    if path := info.get('seg_map_path'):
+        found[path] = read_labels(path).shape[:2]
+    for what, (height, width) in found.items():
+        if (height, width) != shape:
+            raise WrongSize(printable(f'{info["img_path"]} has {shape[1]}x{shape[0]} pixels, its {what} '
+                                      f'{width}x{height}'))
 
 
 def leaves(dataset: Dataset) -> Iterator[Dataset]:

@@ -1,6 +1,5 @@
 """Features of a frozen encoder for the images of a labelled folder."""
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,13 +9,15 @@ import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.dist import get_dist_info, is_main_process
 from mmengine.logging import print_log
-from mmpretrain.datasets import CustomDataset, PackInputs
+from mmpretrain.datasets import PackInputs
 from PIL import Image
 from timm.layers import to_2tuple
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional as F
 
+from cae_mm.datasets import ImageFolder
+from cae_mm.disk import printable, walk
 from cae_mm.engine.precision import exact_float32
 from cae_mm.evaluation.progress import progress_bar
 from cae_mm.evaluation.ranks import gather
@@ -81,13 +82,12 @@ class LabelledFolder(Dataset):
         if not directory.is_dir():
             raise FileNotFoundError(f'there is no folder {directory}: labelled data has '
                                     'train/CLASS/* and val/CLASS/*')
-        self.images = CustomDataset(
+        self.images = ImageFolder(
             data_root=str(directory), lazy_init=True,
             pipeline=[LoadRGBImage(), CenterView(img_size), PackInputs()])
         folders = sorted(path for path in directory.iterdir() if path.is_dir())
         empty = [folder.name for folder in folders if not any(
-            self.images.is_valid_file(name)
-            for _, _, names in os.walk(folder, followlinks=True) for name in names)]
+            self.images.is_valid_file(path) for path, is_folder in walk(folder, {}) if not is_folder)]
         if empty or not folders:
             raise ValueError(f'{directory}: no images of class {", ".join(empty) or "folders"}. '
                              f'Expected {directory}/CLASS/* of {", ".join(self.images.extensions)}')
@@ -207,7 +207,7 @@ def extract_features(backbone: nn.Module, loader: DataLoader, preprocess: Callab
                 bad += unreadable
                 bar.update(len(classes) + len(unreadable))
     if bad:
-        message = f'{len(bad)} of {files} files are unreadable: {"; ".join(bad[:10])}'
+        message = printable(f'{len(bad)} of {files} files are unreadable: {"; ".join(bad[:10])}')
         if 10 * len(bad) > files:
             raise RuntimeError(f'{message}. More than a tenth: repair or remove them')
         if is_main_process():

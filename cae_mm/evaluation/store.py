@@ -32,7 +32,7 @@ def describe(backbone: nn.Module, preprocess: nn.Module, dataset: LabelledFolder
     for index in range(len(dataset)):
         path = dataset.images.get_data_info(index)['img_path']
         status = os.stat(path)
-        files.update(f'{os.path.relpath(path, root)} {status.st_size} {status.st_mtime_ns}\n'.encode())
+        files.update(os.fsencode(f'{os.path.relpath(path, root)} {status.st_size} {status.st_mtime_ns}\n'))
     return {
         'weights of the encoder': weights.hexdigest()[:16],
         'attention heads': str(backbone.blocks[0].attn.num_heads),

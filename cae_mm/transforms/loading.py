@@ -1,14 +1,33 @@
-"""Reading an image file of any kind as upright 8-bit RGB."""
+"""Reading an image file of any kind as upright 8-bit RGB, or not at all."""
 import contextlib
 import io
-from pathlib import Path
+import os
+import warnings
 
+import cv2
+import mmcv.transforms
+import mmpretrain.datasets  # noqa: F401  before ours, mmcv's step of the same name is registered
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 from mmengine import fileio
+from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from mmpretrain.registry import TRANSFORMS
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from cae_mm.disk import read_regular
+
+# Of other kinds Pillow gives some, such as EPS, to other programs.
+FORMATS = ('JPEG', 'PNG', 'PPM', 'BMP', 'TIFF', 'WEBP', 'GIF')
+# A small file can claim to be a picture that fills the memory: reading it takes 4 to 16 bytes a pixel.
+LIMIT = os.environ.get('CAE_MM_MAX_PIXELS', '64000000')
+if not LIMIT.isdigit() or int(LIMIT) < 1:
+    raise ValueError(f'CAE_MM_MAX_PIXELS={LIMIT} is no number of pixels: the most that a picture may have')
+MAX_PIXELS = Image.MAX_IMAGE_PIXELS = int(LIMIT)
+MAX_BYTES = 8 * MAX_PIXELS  # four channels of 16 bits
+MAX_RATIO = 100  # of the sides: scaled to a usual shorter side, others fill the memory too
+STRIP = 2**22  # pixels
+MAX_SCANS = 100  # of a progressive JPEG, each of which costs a pass over the picture
 
 
 def jpeg_decoder():
@@ -31,11 +50,35 @@ def jpeg_decoder():
 decode_jpeg = jpeg_decoder()
 
 
+@contextlib.contextmanager
+def open_image(data):
+    """Open an image file whose header is within bounds, as a PIL Image that is yet to be decoded.
+
+    Args:
+        data (bytes): The file, of one of ``FORMATS``.
+
+    Raises:
+        Exception: Of many types, by Pillow, where the file cannot be read.
+    """
+    if data[:2] == b'\xff\xd8' and data.count(b'\xff\xda') > MAX_SCANS:
+        raise ValueError(f'more than {MAX_SCANS} scans')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # what matters becomes an error
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError(f'{image.width} x {image.height} pixels')
+            if max(image.size) > MAX_RATIO * min(image.size):
+                raise ValueError(f'of {image.width} x {image.height} pixels one side is more than '
+                                 f'{MAX_RATIO} times the other')
+            yield image
+
+
 def decode_rgb(data):
     """Decode an image file into upright 8-bit RGB.
 
     Args:
-        data (bytes): The file: grey, palette, CMYK, 16-bit, with alpha (dropped), EXIF-rotated.
+        data (bytes): The file: grey, palette, CMYK, 16-bit, with alpha (dropped), EXIF-rotated; of
+            several pictures the first.
 
     Returns:
         np.ndarray: (H, W, 3) uint8.
@@ -43,21 +86,68 @@ def decode_rgb(data):
     Raises:
         Exception: Of many types, by Pillow, where the file cannot be read.
     """
-    if decode_jpeg and data[:2] == b'\xff\xd8':
-        # What it refuses, Pillow judges and explains.
-        with contextlib.suppress(RuntimeError):
-            return np.ascontiguousarray(decode_jpeg(data).permute(1, 2, 0).numpy())
-    with Image.open(io.BytesIO(data)) as image:
-        image = ImageOps.exif_transpose(image)
-        if image.mode == 'I' or image.mode.startswith('I;16'):
-            # Pillow's own conversion saturates everything above 255.
-            values = np.asarray(image)
-            if values.min() < 0 or values.max() > 65535:
-                raise ValueError('32-bit integer pixels: save the image with 8 or 16 bits')
-            image = Image.fromarray((values >> 8).astype(np.uint8))
-        elif image.mode == 'F':
-            raise ValueError('floating-point pixels: save the image with 8 or 16 bits')
-        return np.array(image.convert('RGB'))
+    with open_image(data) as image:
+        if decode_jpeg and data[:2] == b'\xff\xd8':
+            # What it refuses, Pillow judges and explains.
+            with contextlib.suppress(RuntimeError):
+                return np.ascontiguousarray(decode_jpeg(data).permute(1, 2, 0).numpy())
+        ImageOps.exif_transpose(image, in_place=True)
+        # In strips: what Pillow makes on the way is several times as large as the result.
+        pixels = np.empty((image.height, image.width, 3), np.uint8)
+        height = max(1, STRIP // image.width)
+        for top in range(0, image.height, height):
+            bottom = min(top + height, image.height)
+            pixels[top:bottom] = convert_rgb(image.crop((0, top, image.width, bottom)))
+        return pixels
+
+
+def convert_rgb(image):
+    """Convert a PIL Image of any mode to RGB of 8 bits.
+
+    Raises:
+        ValueError: For pixels that do not fit into 16 bits.
+    """
+    if image.mode == 'F':
+        raise ValueError('floating-point pixels: save the image with 8 or 16 bits')
+    if image.mode == 'I' or image.mode.startswith('I;16'):
+        # Pillow's own conversion saturates everything above 255.
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError('32-bit integer pixels: save the image with 8 or 16 bits')
+        image = Image.fromarray((values >> 8).astype(np.uint8))
+    return image.convert('RGB')
+
+
+def shape_of(path):
+    """Height and width of the upright image in a file, from its header alone.
+
+    Raises:
+        Exception: Of many types, by the system and Pillow, where the file cannot be read.
+    """
+    with open_image(read_regular(path, MAX_BYTES)) as image:
+        # Of a TIFF, Pillow gives the upright size.
+        turned = image.format != 'TIFF' and image.getexif().get(ExifTags.Base.Orientation, 1) > 4
+        return image.size if turned else image.size[::-1]
+
+
+def explain(error, data):
+    """Say why an image file cannot be read, and what to do.
+
+    Args:
+        error (Exception): What reading it raised.
+        data (bytes): What there is of the file.
+    """
+    why = str(error)
+    if isinstance(error, Image.DecompressionBombError):
+        why = (f'{why.partition(" exceeds")[0]}, of more than {MAX_PIXELS:,} pixels: make it smaller, or set '
+               'the environment variable CAE_MM_MAX_PIXELS')
+    elif isinstance(error, UnidentifiedImageError):
+        why = ('the file is empty' if not data else
+               'it is a web page, or other text: download the image itself' if data.lstrip()[:1] == b'<' else
+               f'it is no whole header of {", ".join(FORMATS)}, and begins with {data[:12]}')
+    elif data and not isinstance(error, ValueError):
+        why += f'; the file is damaged, or ends early, after {len(data):,} bytes: copy it again'
+    return f'{type(error).__name__}: {why}'
 
 
 @TRANSFORMS.register_module()
@@ -68,7 +158,7 @@ class LoadRGBImage(BaseTransform):
     reason is left under ``load_error`` in the dictionary that came in.
 
     Args:
-        backend_args (dict, optional): mmengine file backend; None reads the local disk.
+        backend_args (dict, optional): mmengine file backend; None is that of the path.
     """
 
     def __init__(self, backend_args=None):
@@ -76,14 +166,44 @@ class LoadRGBImage(BaseTransform):
 
     def transform(self, results):
         """Add ``img``, ``img_shape`` and ``ori_shape``, or return None."""
-        path = results['img_path']
+        path, data = results['img_path'], b''
         try:
-            data = (fileio.get(path, backend_args=self.backend_args) if self.backend_args
-                    else Path(path).read_bytes())
+            remote = self.backend_args or '://' in path
+            data = (fileio.get(path, backend_args=self.backend_args) if remote
+                    else read_regular(path, MAX_BYTES))
             image = decode_rgb(data)
         except Exception as error:  # decoders raise nearly every type on a damaged file
-            results['load_error'] = f'{type(error).__name__}: {error}'
+            results['load_error'] = explain(error, data)
             return None
         results['img'] = image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
+
+
+@ROOT_TRANSFORMS.register_module(force=True)
+@TRANSFORMS.register_module(force=True)
+class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
+    """mmcv's step, which reads with :class:`LoadRGBImage` unless its arguments ask for something else.
+
+    OpenCV, by which mmcv reads, fills up what is missing of a JPEG with grey. The name stays: mmdet's,
+    mmseg's and mmpretrain's inferencers look for it. So does the order of the channels, BGR.
+
+    Args: those of mmcv's.
+    """
+
+    def transform(self, results):
+        """Add ``img``, (H, W, 3) BGR, ``img_shape`` and ``ori_shape``.
+
+        Raises:
+            ValueError: when the file cannot be read; with ``ignore_empty`` None is returned.
+        """
+        if (self.color_type, self.imdecode_backend, self.file_client_args) != ('color', 'cv2', None):
+            return super().transform(results)
+        if LoadRGBImage(self.backend_args).transform(results) is None:
+            if self.ignore_empty:
+                return None
+            raise ValueError(f'{results["img_path"]} cannot be read ({results["load_error"]})')
+        results['img'] = cv2.cvtColor(results['img'], cv2.COLOR_RGB2BGR)
+        if self.to_float32:
+            results['img'] = results['img'].astype(np.float32)
         return results

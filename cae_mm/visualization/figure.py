@@ -10,9 +10,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as F
 
+from cae_mm.disk import SUFFIXES, list_images, printable
 from cae_mm.transforms import LoadRGBImage
-
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 
 
 def choose_images(paths: Sequence[Path], num: int) -> list[Path]:
@@ -24,9 +23,8 @@ def choose_images(paths: Sequence[Path], num: int) -> list[Path]:
     """
     if num < 1:
         raise ValueError(f'{num} pictures: choose 1 or more')
-    files = [path for path in paths if path.is_file()]
-    files += [file for path in paths for file in sorted(path.rglob('*'))
-              if file.suffix.lower() in SUFFIXES]
+    files = [path for path in paths if not path.is_dir()]
+    files += [path / name for path in paths if path.is_dir() for name in list_images(path)]
     if not files:
         raise FileNotFoundError(f'no images ({", ".join(SUFFIXES)}) in '
                                 f'{", ".join(map(str, paths))}')
@@ -45,7 +43,7 @@ def load_image(path: Path, view: Callable[[dict], dict]) -> Tensor:
     """
     results = dict(img_path=str(path))
     if LoadRGBImage()(results) is None:
-        raise ValueError(f'{path} is unreadable: {results["load_error"]}')
+        raise ValueError(printable(f'{path} is unreadable: {results["load_error"]}'))
     return torch.from_numpy(view(results)['img'].copy()).permute(2, 0, 1)
 
 

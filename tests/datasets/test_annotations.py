@@ -132,7 +132,7 @@ def test_maps_are_sampled_evenly(ade, tmp_path, monkeypatch):
         (tmp_path / f'maps/{i}.png').write_text('not read')
     ade()
     (tmp_path / 'maps/4.png').write_text('read')
-    with pytest.raises(ValueError, match='4.png or its picture is unreadable'):
+    with pytest.raises(ValueError, match='4.png is unreadable: UnidentifiedImageError'):
         ade()
 
 

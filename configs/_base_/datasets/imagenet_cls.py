@@ -33,7 +33,7 @@ train_dataloader = dict(
     dataset=dict(
         type='ReproducibleDataset',
         dataset=dict(
-            type='CustomDataset', data_root=data_root, data_prefix='train',
+            type='ImageFolder', data_root=data_root, data_prefix='train',
             pipeline=train_pipeline)),
     # --- what changes only speed ----------------------------------------------------------------
     num_workers=8,
@@ -45,7 +45,7 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='CustomDataset', data_root=data_root, data_prefix='val', pipeline=val_pipeline),
+        type='ImageFolder', data_root=data_root, data_prefix='val', pipeline=val_pipeline),
     num_workers=8,
     persistent_workers=True,
     pin_memory=True,

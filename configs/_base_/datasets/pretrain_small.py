@@ -20,7 +20,7 @@ train_dataloader = dict(
     dataset=dict(
         type='ReproducibleDataset',
         dataset=dict(
-            type='CustomDataset', data_root=data_root, data_prefix=data_prefix, with_label=False,
+            type='ImageFolder', data_root=data_root, data_prefix=data_prefix, with_label=False,
             pipeline=pipeline)),
     # --- what changes only speed ----------------------------------------------------------------
     num_workers=1,

@@ -1,0 +1,162 @@
+"""Reading from disks that hold anything: what would hang is not opened, no link is followed in a circle."""
+import logging
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.logging import print_log
+
+# Of the files that are taken for pictures, wherever a folder is read.
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp', '.gif')
+NAMED = 10  # so many are named at once, the others counted
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a file for reading; a FIFO, a socket or a device, which may never answer, is refused.
+
+    Raises:
+        OSError: of the system, or for something that is no regular file.
+    """
+    def opener(name, flags):
+        return os.open(name, flags | getattr(os, 'O_NONBLOCK', 0))
+
+    _check_regular(path, os.stat(path).st_mode)  # opening alone can do something to a device
+    file = open(path, 'rb', opener=opener)
+    try:
+        _check_regular(path, os.fstat(file.fileno()).st_mode)  # it may have become another meanwhile
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _check_regular(path, mode):
+    if not stat.S_ISREG(mode):
+        kind = ('a folder' if stat.S_ISDIR(mode) else 'a FIFO' if stat.S_ISFIFO(mode) else
+                'a socket' if stat.S_ISSOCK(mode) else 'a device')
+        raise OSError(f'{path} is {kind}, not a file')
+
+
+def read_regular(path: str | Path, most: int | None = None) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        OSError: see ``open_regular``, and for more than ``most`` bytes.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if most is not None and size > most:
+            raise OSError(f'{path} has {size:,} bytes, more than the {most:,} that are read')
+        return file.read()
+
+
+def walk(folder: str | Path, passed: dict[str, str], recursive: bool = True) -> Iterator[tuple[str, bool]]:
+    """What is in a folder; links are followed, but each folder is entered once, whatever leads to it.
+
+    Args:
+        folder (str | Path): where to begin.
+        passed (dict[str, str]): is given the path of what was passed by, and why.
+        recursive (bool): whether to enter folders.
+
+    Yields:
+        tuple[str, bool]: path below the folder, and whether it is a folder. Hidden files are left out.
+
+    Raises:
+        OSError: when ``folder`` itself cannot be listed.
+    """
+    root = Path(os.path.realpath(folder))
+    entered, pending = {root, *root.parents}, ['']
+    while pending:
+        below = pending.pop()
+        try:
+            entries = sorted(os.scandir(os.path.join(folder, below)), key=lambda entry: entry.name)
+        except OSError as error:
+            if not below:
+                raise
+            passed[os.path.join(folder, below)] = error.strerror
+            continue
+        for entry in entries:
+            path = os.path.join(below, entry.name)
+            try:
+                if entry.is_dir():
+                    real = Path(os.path.realpath(entry))
+                    if real in entered:
+                        passed[entry.path] = f'leads to {real}, which is read already'
+                        continue
+                    entered.add(real)
+                    yield path, True
+                    if recursive:
+                        pending.append(path)
+                elif entry.is_file():
+                    if not entry.name.startswith('.'):
+                        yield path, False
+                else:
+                    passed[entry.path] = 'neither a file nor a folder'
+            except OSError as error:
+                passed[entry.path] = error.strerror
+
+
+def list_images(folder: str | Path) -> list[str]:
+    """Paths below a folder, sorted, of the files at any depth that have one of ``SUFFIXES``; logs the others."""
+    passed: dict[str, str] = {}
+    files = sorted(path for path, is_folder in walk(folder, passed) if not is_folder)
+    images = [path for path in files if path.lower().endswith(SUFFIXES)]
+    log_passed(passed)
+    log_used(folder, len(images), Counter(map(suffix_of, set(files).difference(images))))
+    return images
+
+
+def suffix_of(path: str) -> str:
+    """What a path is counted as where it is ignored."""
+    return os.path.splitext(path)[1].lower() or 'without suffix'
+
+
+def log_used(folder: str | Path, used: int, ignored: Counter) -> None:
+    """Log how many of the files in a folder are used, and what the others are."""
+    kinds = ', '.join(f'{number} {suffix}' for suffix, number in ignored.most_common(NAMED))
+    print_log(printable(f'{folder}: {used + ignored.total()} files, {used} used, {ignored.total()} ignored'
+                        + (f' ({kinds})' if kinds else '')), 'current')
+
+
+def log_passed(passed: dict[str, str]) -> None:
+    """Warn of what was passed by."""
+    if passed:
+        print_log('passed by: ' + named(f'{path} ({why})' for path, why in passed.items()), 'current',
+                  level=logging.WARNING)
+
+
+def named(lines) -> str:
+    """The first lines in one, and how many more there are."""
+    lines = list(lines)
+    more = f'; and {len(lines) - NAMED} more' if len(lines) > NAMED else ''
+    return printable('; '.join(lines[:NAMED]) + more)
+
+
+def printable(text: str) -> str:
+    r"""The text with the bytes of names that are not UTF-8 as ``\udcXX``, which JSON reads back."""
+    return text.encode('utf-8', 'backslashreplace').decode()
+
+
+@register_backend('local', force=True, prefixes='')
+class RegularFiles(LocalBackend):
+    """mmengine's access to the local disk, for all data sets, by :func:`read_regular` and :func:`walk`."""
+
+    def get(self, filepath: str | Path) -> bytes:
+        """Content of a file."""
+        return read_regular(filepath)
+
+    def get_text(self, filepath: str | Path, encoding: str = 'utf-8') -> str:
+        """Content of a text file, which may list names that are not UTF-8."""
+        return read_regular(filepath).decode(encoding, 'surrogateescape')
+
+    def list_dir_or_file(self, dir_path, list_dir=True, list_file=True, suffix=None, recursive=False):
+        """Yield paths below a folder, and log what was passed by. Args: those of mmengine's."""
+        passed: dict[str, str] = {}
+        for path, is_folder in walk(dir_path, passed, recursive):
+            if (list_dir if is_folder else list_file) and (suffix is None or path.endswith(suffix)):
+                yield path
+        log_passed(passed)
