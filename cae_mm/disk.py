@@ -3,7 +3,7 @@ import logging
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -101,7 +101,7 @@ def walk(folder: str | Path, passed: dict[str, str], recursive: bool = True) -> 
 
 
 def list_images(folder: str | Path) -> list[str]:
-    """Paths below a folder, sorted, of the files at any depth that have one of ``SUFFIXES``; logs the others."""
+    """Paths below a folder, sorted, of all files with one of ``SUFFIXES``; logs what others there are."""
     passed: dict[str, str] = {}
     files = sorted(path for path, is_folder in walk(folder, passed) if not is_folder)
     images = [path for path in files if path.lower().endswith(SUFFIXES)]
@@ -129,11 +129,11 @@ def log_passed(passed: dict[str, str]) -> None:
                   level=logging.WARNING)
 
 
-def named(lines) -> str:
-    """The first lines in one, and how many more there are."""
-    lines = list(lines)
-    more = f'; and {len(lines) - NAMED} more' if len(lines) > NAMED else ''
-    return printable('; '.join(lines[:NAMED]) + more)
+def named(things: Iterable[str], number: int = NAMED) -> str:
+    """The first things in one line that can be printed, and how many more there are."""
+    things = list(things)
+    more = f'; and {len(things) - number} more' if len(things) > number else ''
+    return printable('; '.join(things[:number]) + more)
 
 
 def printable(text: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from cae_mm.disk import SUFFIXES, list_images, printable
+from cae_mm.disk import SUFFIXES, list_images, named
 from cae_mm.transforms import LoadRGBImage
 
 UNLABELLED = 'unlabelled'  # the folder of images without classes
@@ -104,11 +104,11 @@ def prepare(source: Path, out: Path, side: int = 96, max_images: int = 20000,
                     bad[path] = problem
                 else:
                     counts[part] = counts.get(part, 0) + 1
-    named = printable('; '.join(f'{path} ({reason})' for path, reason in list(bad.items())[:10]))
+    first = named(f'{path} ({reason})' for path, reason in bad.items())
     if 10 * len(bad) > len(bad) + sum(counts.values()):
-        raise RuntimeError(f'{len(bad)} of {total} images are unreadable: {named}')
+        raise RuntimeError(f'{len(bad)} of {total} images are unreadable: {first}')
     if bad:
-        print(f'skipped {len(bad)} unreadable images: {named}')
+        print(f'skipped {len(bad)} unreadable images: {first}')
     return counts | {'classes': len(parts['train']) if 'val' in parts else 0}
 
 

@@ -8,7 +8,7 @@ from mmengine.runner import BaseLoop
 from mmpretrain.registry import HOOKS
 
 from cae_mm.atomic import write_atomically
-from cae_mm.disk import printable
+from cae_mm.disk import named, printable
 
 from .reader import guard
 from .reproducible import ReproducibleDataset
@@ -56,8 +56,6 @@ class BadFilesHook(Hook):
             return
         listing = Path(runner.work_dir) / 'bad_files.json'
         write_atomically(printable(json.dumps(bad, indent=1, ensure_ascii=False)).encode(), listing)
-        named = [f'{path} ({reason})' for path, reason in list(bad.items())[:self.max_named]]
-        more = f'; and {len(bad) - len(named)} more' if len(bad) > len(named) else ''
-        runner.logger.warning(printable(
-            f'skipped {len(bad)} of {dataset.num_files} images: {"; ".join(named)}{more}. The whole list is '
-            f'in {listing}'))
+        first = named((f'{path} ({reason})' for path, reason in bad.items()), self.max_named)
+        runner.logger.warning(f'skipped {len(bad)} of {dataset.num_files} images: {first}. The whole list is '
+                              f'in {listing}')

@@ -1,11 +1,24 @@
 """Do the annotations of a COCO file fit its pictures and the classes?"""
+import gc
 import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
+from math import isfinite
 
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
+
+from cae_mm.disk import named, read_regular
+from cae_mm.transforms.loading import MAX_PIXELS
+
+FIELDS = dict(
+    images=dict(id=(int, str), file_name=(str,), height=(int,), width=(int,)),
+    categories=dict(id=(int,), name=(str,)),
+    annotations=dict(id=(int,), image_id=(int, str), category_id=(int,), bbox=(list,), area=(int, float)))
+# So many sides of its picture a box or an outline may lie outside: rasterising takes memory for each pixel.
+OUTSIDE = 10
 
 
 def check_coco(dataset: BaseDataset, masks: bool = False) -> None:
@@ -21,7 +34,7 @@ def check_coco(dataset: BaseDataset, masks: bool = False) -> None:
             their order, an annotation lacks something, or there is nothing to train on.
     """
     path, classes = dataset.ann_file, dataset.metainfo['classes']
-    content = _read_coco(path)
+    content = _read_coco(path, dataset.test_mode)
     check_categories(path, [category['name'] for category in content['categories']], classes)
     images = {image['id']: image for image in content['images']}
     paths = [os.path.join(dataset.data_prefix['img'], image['file_name']) for image in images.values()]
@@ -30,7 +43,11 @@ def check_coco(dataset: BaseDataset, masks: bool = False) -> None:
                                 f'first is {missing[0]}: set data_root, or data_prefix.img')
     known = {category['id'] for category in content['categories'] if category['name'] in classes}
     annotated, dropped, unmasked = set(), Counter(), 0
-    for annotation in content.get('annotations', ()):
+    annotations = content.get('annotations', ())
+    problems = chain(map(_wrong_image, images.values()),
+                     (_wrong_annotation(annotation, images) for annotation in annotations))
+    _refuse(path, [*filter(None, problems)])
+    for annotation in annotations:
         if reason := _why_dropped(annotation, images, known):
             dropped[reason] += 1
         else:
@@ -48,24 +65,44 @@ def check_coco(dataset: BaseDataset, masks: bool = False) -> None:
                                           for reason, number in dropped.items())]), 'current')
 
 
-def _read_coco(path: str) -> dict:
-    if not os.path.isfile(path):
+def _read_coco(path: str, tested: bool) -> dict:
+    if not os.path.exists(path):
         raise FileNotFoundError(f'there is no annotation file {path}: set data_root, or ann_file of the '
                                 'data set and of its metric')
-    with open(path, encoding='utf-8') as file:
-        try:
-            content = json.load(file)
-        except ValueError as error:
-            raise ValueError(f'{path} is not JSON: {error}') from error
-    needed = dict(images=('id', 'file_name', 'height', 'width'), categories=('id', 'name'),
-                  annotations=('image_id', 'category_id', 'bbox', 'area'))
-    for key, fields in needed.items():
-        if not isinstance(content, dict) or key != 'annotations' and not content.get(key):
+    gc.disable()  # it would go through the growing millions of objects again and again
+    try:
+        content = json.loads(read_regular(path).decode())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'{path} is not JSON in UTF-8: {error}') from error
+    finally:
+        gc.enable()
+    problems = []
+    for key, fields in FIELDS.items():
+        if key == 'annotations' and tested:
+            fields = dict(fields, iscrowd=(int, bool))  # which COCO's own evaluation needs
+        entries = content.get(key, []) if isinstance(content, dict) else None
+        if not isinstance(entries, list) or key != 'annotations' and not entries:
             raise ValueError(f'{path} is not a COCO annotation file: it has no {key}')
-        for entry in content.get(key, ()):
-            if lacking := [field for field in fields if entry.get(field) is None]:
-                raise ValueError(f'{path}: {lacking[0]!r} is missing in the {key}: {str(entry)[:200]}')
+        for entry in entries:
+            if type(entry) is not dict:
+                problems.append(f'one of the {key} is {entry!r:.200}')
+            elif lacking := [field for field in fields if entry.get(field) is None]:
+                problems.append(f'{lacking[0]!r} is missing in the {key}: {entry!r:.200}')
+            elif wrong := [field for field, types in fields.items() if type(entry[field]) not in types]:
+                problems.append(f'{wrong[0]}={entry[wrong[0]]!r:.100} is of a wrong type in the {key}: '
+                                f'{entry!r:.200}')
+    _refuse(path, problems)
+    for key, field in dict(images='id', annotations='id', categories='name').items():
+        numbers = Counter(entry[field] for entry in content.get(key, ()))
+        problems += [f'{number} {key} have the {field} {value!r}'
+                     for value, number in numbers.items() if number > 1]
+    _refuse(path, problems)
     return content
+
+
+def _refuse(path: str, problems: list[str]) -> None:
+    if problems:
+        raise ValueError(f'{path}: {named(problems)}')
 
 
 def check_categories(path: str, found: list[str], classes: Sequence[str]) -> None:
@@ -106,6 +143,76 @@ def _why_dropped(annotation: dict, images: dict, known: set) -> str:
     if inside and min(width, height) >= 1 and annotation['area'] > 0:
         return ''
     return 'of no size, or outside their picture,'
+
+
+def _wrong_image(image: dict) -> str:
+    """What is wrong with the entry of a picture, '' for nothing."""
+    height, width = image['height'], image['width']
+    if min(height, width) > 0 and height * width <= MAX_PIXELS:
+        return ''
+    return f'image {image["id"]}: {width} x {height} pixels, which are 1 to {MAX_PIXELS:,}'
+
+
+def _wrong_annotation(annotation: dict, images: dict) -> str:
+    """What is wrong with an annotation, '' for nothing."""
+    box, area, where = annotation['bbox'], annotation['area'], f'annotation {annotation["id"]}: '
+    image = images.get(annotation['image_id'])
+    side = OUTSIDE * max(image['height'], image['width']) if image else 1e9
+    if len(box) != 4 or not _numbers(box, side) or box[2] < 0 or box[3] < 0:
+        return f'{where}bbox={box!r:.100} is not x, y, width and height in its picture'
+    if not 0 <= area < 1e18:
+        return f'{where}area={area!r:.100} is no area'
+    if annotation.get('iscrowd', 0) not in (0, 1):
+        return f'{where}iscrowd={annotation["iscrowd"]!r:.100} is not 0 or 1'
+    outline = annotation.get('segmentation')
+    if not outline or not image:
+        return ''
+    if type(outline) is dict:
+        wrong = _wrong_rle(outline, image['height'], image['width'])
+        return wrong and f'{where}segmentation={outline!r:.100} {wrong}'
+    if type(outline) is not list:
+        return f'{where}segmentation={outline!r:.100} is neither polygons nor run lengths'
+    for polygon in outline:
+        if not _numbers(polygon, side) or len(polygon) % 2:
+            return f'{where}segmentation={polygon!r:.100} is not x, y, x, y, ... in its picture'
+    if max(map(len, outline)) < 6:
+        return f'{where}segmentation={outline!r:.100} has no polygon of three points'
+    return ''
+
+
+def _numbers(values: object, most: float) -> bool:
+    """Whether it is a list of numbers, not larger than that."""
+    return (type(values) is list and {int, float}.issuperset(map(type, values))
+            and (not values or -most <= min(values) and max(values) <= most and isfinite(sum(values))))
+
+
+def _wrong_rle(outline: dict, height: int, width: int) -> str:
+    """What is wrong with the run lengths of a mask, '' for nothing: pycocotools reads beyond broken ones."""
+    counts, size = outline.get('counts'), outline.get('size')
+    if size != [height, width] or [*map(type, size)] != [int, int]:
+        return f'is not of the size of its picture, {[height, width]}'
+    counts = _run_lengths(counts) if type(counts) is str else counts
+    if (type(counts) is not list or not {int}.issuperset(map(type, counts)) or min(counts, default=-1) < 0
+            or sum(counts) != height * width):
+        return f'has no run lengths that make up {height} x {width} pixels'
+    return ''
+
+
+def _run_lengths(text: str) -> list[int] | None:
+    """COCO's compressed run lengths: 5 bits a character, the lowest first; from the fourth length on it is
+    the difference to the one before the last. None for something else."""
+    counts, value, shift = [], 0, 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64 or shift > 30:
+            return None
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (bits & 16) << shift - 4
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    return None if shift else counts
 
 
 def missing_files(paths: Iterable[str]) -> list[str]:

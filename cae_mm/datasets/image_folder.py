@@ -10,7 +10,7 @@ from cae_mm.disk import SUFFIXES, log_used, suffix_of
 
 @DATASETS.register_module()
 class ImageFolder(CustomDataset):
-    """mmpretrain's CustomDataset of more kinds of files, which logs how many it uses, and what the others are.
+    """mmpretrain's CustomDataset of more kinds of files, which logs how many it uses and ignores.
 
     Args: those of CustomDataset.
     """

@@ -95,7 +95,9 @@ def check_size(info: dict, shape: tuple[int, int]) -> None:
         Exception: of many types, when the label map cannot be read.
         WrongSize: naming the sizes.
     """
-    found = dict(annotations=(info['height'], info['width'])) if 'height' in info and 'width' in info else {}
+    found = {}
+    if 'height' in info and 'width' in info:
+        found['annotations'] = info['height'], info['width']
     if path := info.get('seg_map_path'):
         found[path] = read_labels(path).shape[:2]
     for what, (height, width) in found.items():

@@ -9,7 +9,7 @@ from mmengine.dist import all_reduce
 from mmpretrain.registry import DATASETS
 from torch.utils.data import Dataset
 
-from cae_mm.disk import printable
+from cae_mm.disk import named
 
 from .annotations import leaf_datasets
 from .reader import UnreadableFile, guard, leaves
@@ -165,9 +165,9 @@ class ReproducibleDataset(Dataset):
 
     def _complaint(self):
         bad = self._bad.nonzero().flatten()
-        first = '; '.join(f'{path} ({reason})' for path, reason in map(self._reason, bad[:5].tolist()))
-        return printable(f'{len(bad)} of {self.num_files} images cannot be read, more than a tenth. The first: '
-                         f'{first}. Repair them, or remove them from the folder or the annotation file')
+        first = named(f'{path} ({reason})' for path, reason in map(self._reason, bad[:5].tolist()))
+        return (f'{len(bad)} of {self.num_files} images cannot be read, more than a tenth. The first: '
+                f'{first}. Repair them, or remove them from the folder or the annotation file')
 
     def check_bad_files(self):
         """Raise RuntimeError when more than a tenth of the files, and more than one, are bad."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 
 from cae_mm.datasets.annotations import leaf_datasets
+from cae_mm.disk import read_regular
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 DATA_KEYS = LOADERS + ('val_evaluator', 'test_evaluator', 'custom_hooks', 'default_hooks')
@@ -210,12 +211,14 @@ def read_classes(classes: str | Sequence) -> list[str]:
         if not Path(classes).is_file():
             raise FileNotFoundError(f'classes={classes}: there is no such file; names themselves are '
                                     "given as 'classes=[cat,dog]'")
-        text = Path(classes).read_text(encoding='utf-8')
-        names = text.splitlines()
-        if classes.endswith('.json'):
-            names = json.loads(text)
-            if isinstance(names, dict):
-                names = [category['name'] for category in names.get('categories', ())]
+        try:
+            text = read_regular(classes).decode()
+            names = json.loads(text) if classes.endswith('.json') else text.splitlines()
+            names = [category['name'] for category in names.get('categories', ())] if isinstance(
+                names, dict) else [*names]
+        except (ValueError, RecursionError, TypeError, KeyError) as error:
+            raise ValueError(f'classes={classes} is no such file in UTF-8 ({error!r}): give a name a line in a '
+                             '.txt, or a list or COCO annotations in a .json') from error
     names = [str(name).strip() for name in names]
     names = names[:-1] if names and not names[-1] else names
     if not names or '' in names or len(set(names)) < len(names):

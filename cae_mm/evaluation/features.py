@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional as F
 
 from cae_mm.datasets import ImageFolder
-from cae_mm.disk import printable, walk
+from cae_mm.disk import named, walk
 from cae_mm.engine.precision import exact_float32
 from cae_mm.evaluation.progress import progress_bar
 from cae_mm.evaluation.ranks import gather
@@ -207,7 +207,7 @@ def extract_features(backbone: nn.Module, loader: DataLoader, preprocess: Callab
                 bad += unreadable
                 bar.update(len(classes) + len(unreadable))
     if bad:
-        message = printable(f'{len(bad)} of {files} files are unreadable: {"; ".join(bad[:10])}')
+        message = f'{len(bad)} of {files} files are unreadable: {named(bad)}'
         if 10 * len(bad) > files:
             raise RuntimeError(f'{message}. More than a tenth: repair or remove them')
         if is_main_process():

@@ -139,11 +139,11 @@ def explain(error, data):
     """
     why = str(error)
     if isinstance(error, Image.DecompressionBombError):
-        why = (f'{why.partition(" exceeds")[0]}, of more than {MAX_PIXELS:,} pixels: make it smaller, or set '
+        why = (f'{why.partition(" exceeds")[0]}, more than {MAX_PIXELS:,} pixels: make it smaller, or set '
                'the environment variable CAE_MM_MAX_PIXELS')
     elif isinstance(error, UnidentifiedImageError):
         why = ('the file is empty' if not data else
-               'it is a web page, or other text: download the image itself' if data.lstrip()[:1] == b'<' else
+               'it is a web page, or the like: download the image itself' if data.lstrip()[:1] == b'<' else
                f'it is no whole header of {", ".join(FORMATS)}, and begins with {data[:12]}')
     elif data and not isinstance(error, ValueError):
         why += f'; the file is damaged, or ends early, after {len(data):,} bytes: copy it again'

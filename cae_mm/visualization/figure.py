@@ -23,7 +23,7 @@ def choose_images(paths: Sequence[Path], num: int) -> list[Path]:
     """
     if num < 1:
         raise ValueError(f'{num} pictures: choose 1 or more')
-    files = [path for path in paths if not path.is_dir()]
+    files = [path for path in paths if path.exists() and not path.is_dir()]
     files += [path / name for path in paths if path.is_dir() for name in list_images(path)]
     if not files:
         raise FileNotFoundError(f'no images ({", ".join(SUFFIXES)}) in '

@@ -44,7 +44,8 @@ def coco(tmp_path):
 def test_what_mmdet_drops_is_counted(coco, capfd):
     def change(content):
         extra = [dict(bbox=[2, 2, 0, 5]), dict(bbox=[30, 2, 4, 4]), dict(category_id=5), dict(image_id=99)]
-        content['annotations'] += [dict(content['annotations'][0], **fields) for fields in extra]
+        content['annotations'] += [dict(content['annotations'][0], id=9 + i, **fields)
+                                   for i, fields in enumerate(extra)]
 
     coco(change)
     logged = capfd.readouterr()
