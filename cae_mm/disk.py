@@ -68,34 +68,36 @@ def walk(folder: str | Path, passed: dict[str, str], recursive: bool = True) -> 
     Raises:
         OSError: when ``folder`` itself cannot be listed.
     """
-    root = Path(os.path.realpath(folder))
-    entered, pending = {root, *root.parents}, ['']
-    while pending:
-        below = pending.pop()
+    entered = {*Path(os.path.realpath(folder)).parents}
+    folders, links = [''], []  # what a link leads to may be met without it, too
+    while folders or links:
+        below = folders.pop() if folders else links.pop()
+        path = os.path.join(folder, below)
+        real = Path(os.path.realpath(path))
+        if real in entered:
+            passed[path] = f'leads to {real}, which is read already'
+            continue
+        entered.add(real)
+        if below:
+            yield below, True
+            if not recursive:
+                continue
         try:
-            entries = sorted(os.scandir(os.path.join(folder, below)), key=lambda entry: entry.name)
+            entries = sorted(os.scandir(path), key=lambda entry: entry.name)
         except OSError as error:
             if not below:
                 raise
-            passed[os.path.join(folder, below)] = error.strerror
+            passed[path] = error.strerror
             continue
         for entry in entries:
-            path = os.path.join(below, entry.name)
+            name = os.path.join(below, entry.name)
             try:
                 if entry.is_dir():
-                    real = Path(os.path.realpath(entry))
-                    if real in entered:
-                        passed[entry.path] = f'leads to {real}, which is read already'
-                        continue
-                    entered.add(real)
-                    yield path, True
-                    if recursive:
-                        pending.append(path)
-                elif entry.is_file():
-                    if not entry.name.startswith('.'):
-                        yield path, False
-                else:
+                    (links if entry.is_symlink() else folders).append(name)
+                elif not entry.is_file():
                     passed[entry.path] = 'neither a file nor a folder'
+                elif not entry.name.startswith('.'):
+                    yield name, False
             except OSError as error:
                 passed[entry.path] = error.strerror
 
@@ -117,7 +119,8 @@ def suffix_of(path: str) -> str:
 
 def log_used(folder: str | Path, used: int, ignored: Counter) -> None:
     """Log how many of the files in a folder are used, and what the others are."""
-    kinds = ', '.join(f'{number} {suffix}' for suffix, number in ignored.most_common(NAMED))
+    most = sorted(ignored.items(), key=lambda item: (-item[1], item[0]))[:NAMED]
+    kinds = ', '.join(f'{number} {suffix}' for suffix, number in most)
     print_log(printable(f'{folder}: {used + ignored.total()} files, {used} used, {ignored.total()} ignored'
                         + (f' ({kinds})' if kinds else '')), 'current')
 

@@ -57,5 +57,5 @@ class BadFilesHook(Hook):
         listing = Path(runner.work_dir) / 'bad_files.json'
         write_atomically(printable(json.dumps(bad, indent=1, ensure_ascii=False)).encode(), listing)
         first = named((f'{path} ({reason})' for path, reason in bad.items()), self.max_named)
-        runner.logger.warning(f'skipped {len(bad)} of {dataset.num_files} images: {first}. The whole list is '
-                              f'in {listing}')
+        runner.logger.warning(f'skipped {len(bad)} of {dataset.num_files} images: {first}. The whole list '
+                              f'is in {listing}')

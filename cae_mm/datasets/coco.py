@@ -16,7 +16,7 @@ from cae_mm.transforms.loading import MAX_PIXELS
 FIELDS = dict(
     images=dict(id=(int, str), file_name=(str,), height=(int,), width=(int,)),
     categories=dict(id=(int,), name=(str,)),
-    annotations=dict(id=(int,), image_id=(int, str), category_id=(int,), bbox=(list,), area=(int, float)))
+    annotations=dict(id=(int,), image_id=(), category_id=(int,), bbox=(list,), area=(int, float)))
 # So many sides of its picture a box or an outline may lie outside: rasterising takes memory for each pixel.
 OUTSIDE = 10
 
@@ -76,13 +76,15 @@ def _read_coco(path: str, tested: bool) -> dict:
         raise ValueError(f'{path} is not JSON in UTF-8: {error}') from error
     finally:
         gc.enable()
-    problems = []
     for key, fields in FIELDS.items():
-        if key == 'annotations' and tested:
-            fields = dict(fields, iscrowd=(int, bool))  # which COCO's own evaluation needs
         entries = content.get(key, []) if isinstance(content, dict) else None
         if not isinstance(entries, list) or key != 'annotations' and not entries:
             raise ValueError(f'{path} is not a COCO annotation file: it has no {key}')
+        if key == 'annotations':
+            fields = dict(fields, image_id={type(image['id']) for image in content['images']})
+            if tested:
+                fields['iscrowd'] = (int, bool)  # COCO's own evaluation needs it
+        problems = []
         for entry in entries:
             if type(entry) is not dict:
                 problems.append(f'one of the {key} is {entry!r:.200}')
@@ -91,12 +93,12 @@ def _read_coco(path: str, tested: bool) -> dict:
             elif wrong := [field for field, types in fields.items() if type(entry[field]) not in types]:
                 problems.append(f'{wrong[0]}={entry[wrong[0]]!r:.100} is of a wrong type in the {key}: '
                                 f'{entry!r:.200}')
-    _refuse(path, problems)
-    for key, field in dict(images='id', annotations='id', categories='name').items():
-        numbers = Counter(entry[field] for entry in content.get(key, ()))
-        problems += [f'{number} {key} have the {field} {value!r}'
-                     for value, number in numbers.items() if number > 1]
-    _refuse(path, problems)
+        _refuse(path, problems)
+        for field in {'id', 'name'}.intersection(fields):
+            numbers = Counter(entry[field] for entry in entries)
+            problems += [f'{number} {key} have the {field} {value!r}'
+                         for value, number in numbers.items() if number > 1]
+        _refuse(path, problems)
     return content
 
 
@@ -187,7 +189,7 @@ def _numbers(values: object, most: float) -> bool:
 
 
 def _wrong_rle(outline: dict, height: int, width: int) -> str:
-    """What is wrong with the run lengths of a mask, '' for nothing: pycocotools reads beyond broken ones."""
+    """What is wrong with the run lengths of a mask, '' for nothing: pycocotools trusts them."""
     counts, size = outline.get('counts'), outline.get('size')
     if size != [height, width] or [*map(type, size)] != [int, int]:
         return f'is not of the size of its picture, {[height, width]}'

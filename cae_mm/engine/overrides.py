@@ -217,8 +217,8 @@ def read_classes(classes: str | Sequence) -> list[str]:
             names = [category['name'] for category in names.get('categories', ())] if isinstance(
                 names, dict) else [*names]
         except (ValueError, RecursionError, TypeError, KeyError) as error:
-            raise ValueError(f'classes={classes} is no such file in UTF-8 ({error!r}): give a name a line in a '
-                             '.txt, or a list or COCO annotations in a .json') from error
+            raise ValueError(f'classes={classes} is no such file in UTF-8 ({error!r}): give each class a '
+                             'line of a .txt, or a list or COCO annotations in a .json') from error
     names = [str(name).strip() for name in names]
     names = names[:-1] if names and not names[-1] else names
     if not names or '' in names or len(set(names)) < len(names):

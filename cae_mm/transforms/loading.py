@@ -19,11 +19,21 @@ from cae_mm.disk import read_regular
 
 # Of other kinds Pillow gives some, such as EPS, to other programs.
 FORMATS = ('JPEG', 'PNG', 'PPM', 'BMP', 'TIFF', 'WEBP', 'GIF')
-# A small file can claim to be a picture that fills the memory: reading it takes 4 to 16 bytes a pixel.
-LIMIT = os.environ.get('CAE_MM_MAX_PIXELS', '64000000')
-if not LIMIT.isdigit() or int(LIMIT) < 1:
-    raise ValueError(f'CAE_MM_MAX_PIXELS={LIMIT} is no number of pixels: the most that a picture may have')
-MAX_PIXELS = Image.MAX_IMAGE_PIXELS = int(LIMIT)
+
+
+def pixel_limit():
+    """The most pixels that a picture may have, by the environment variable ``CAE_MM_MAX_PIXELS``.
+
+    A file of a few bytes can claim to be a picture that fills the memory: reading takes 4 to 16 bytes for
+    each.
+    """
+    limit = os.environ.get('CAE_MM_MAX_PIXELS', '50000000')
+    if not limit.isdecimal() or int(limit) < 1:
+        raise ValueError(f'CAE_MM_MAX_PIXELS={limit} is no number of pixels, as 50000000 is')
+    return int(limit)
+
+
+MAX_PIXELS = Image.MAX_IMAGE_PIXELS = pixel_limit()
 MAX_BYTES = 8 * MAX_PIXELS  # four channels of 16 bits
 MAX_RATIO = 100  # of the sides: scaled to a usual shorter side, others fill the memory too
 STRIP = 2**22  # pixels
@@ -60,13 +70,19 @@ def open_image(data):
     Raises:
         Exception: Of many types, by Pillow, where the file cannot be read.
     """
-    if data[:2] == b'\xff\xd8' and data.count(b'\xff\xda') > MAX_SCANS:
-        raise ValueError(f'more than {MAX_SCANS} scans')
+    if data[:2] == b'\xff\xd8':
+        if data.count(b'\xff\xda') > MAX_SCANS:
+            raise ValueError(f'more than {MAX_SCANS} scans')
+        # What was never written of a file; decoders go on through the zeros.
+        if data.endswith(bytes(16)) and data.rfind(b'\xff\xd9') < data.rfind(b'\xff\xda'):
+            raise OSError('nothing but zeros at the end')
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # what matters becomes an error
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError(f'{image.width} x {image.height} pixels')
+            tags = getattr(image, 'tag_v2', {})  # a TIFF's tiles can be larger than it is
+            for width, height in (image.size, (tags.get(322, 1), tags.get(323, 1))):
+                if width * height > MAX_PIXELS:
+                    raise Image.DecompressionBombError(f'{width} x {height} pixels')
             if max(image.size) > MAX_RATIO * min(image.size):
                 raise ValueError(f'of {image.width} x {image.height} pixels one side is more than '
                                  f'{MAX_RATIO} times the other')

@@ -65,7 +65,7 @@ def test_what_cannot_be_drawn(draw, pictures, tmp_path):
     with pytest.raises(ValueError, match='a.png would be overwritten'):
         draw([pictures], pictures)
     (pictures / 'text.png').write_text('text')
-    with pytest.raises(ValueError, match='text.png is unreadable'):
+    with pytest.raises(ValueError, match='text.png cannot be read .UnidentifiedImageError'):
         draw([pictures / 'text.png'], out)
     state = torch.load(tmp_path / 'trained.pth')
     del state['state_dict']['decode_head.conv_seg.bias']

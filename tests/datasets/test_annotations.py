@@ -1,5 +1,6 @@
 """Annotations that do not fit are refused before a run, with the file, the value and the way out."""
 import json
+import os
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
+from pycocotools import mask
 
 from cae_mm.datasets import annotations, label_maps
 
@@ -67,12 +69,99 @@ def test_coco_files_that_do_not_fit(coco, change, error):
         coco(change)
 
 
+TRIANGLE = [2, 2, 11, 2, 11, 11]
+
+
+@pytest.mark.parametrize('field, value, error', [
+    ('bbox', [1, 2, 3], r'annotation 1: bbox=\[1, 2, 3\] is not x, y, width and height'),
+    ('bbox', ['1', 2, 3, 4], r"bbox=\['1', 2, 3, 4\]"), ('bbox', [True, 2, 3, 4], 'bbox='),
+    ('bbox', [1, 2, float('inf'), 4], 'bbox=.*inf'), ('bbox', [1, 2, float('nan'), 4], 'bbox=.*nan'),
+    ('bbox', [1, 2, -3, 4], 'bbox='), ('bbox', [1, 2, 10**400, 4], 'bbox=.*1000'),
+    ('bbox', [1, 1e9, 3, 4], 'bbox='),
+    ('bbox', '1234', "bbox='1234' is of a wrong type in the annotations: {'id': 1"),
+    ('bbox', {}, 'bbox={}'),
+    ('area', '9', "area='9'"), ('area', float('nan'), 'area=nan'), ('area', -1, 'area=-1'),
+    ('area', True, 'area=True'), ('id', None, "'id' is missing"), ('id', '1', "id='1'"),
+    ('id', 0, 'the id 0'),
+    ('image_id', None, "'image_id' is missing"), ('image_id', [1], 'image_id='),
+    ('image_id', '1', "image_id='1'"),
+    ('category_id', '7', "category_id='7'"), ('category_id', 7.0, 'category_id=7.0'),
+    ('category_id', True, 'category_id=True'), ('iscrowd', 'yes', "iscrowd='yes'"),
+    ('iscrowd', 2, 'iscrowd=2'),
+    ('segmentation', [[1, 2, 3, 4]], r'segmentation=\[\[1, 2, 3, 4\]\] has no polygon of three points'),
+    ('segmentation', [TRIANGLE + [1]], 'segmentation=.*is not x, y'),
+    ('segmentation', TRIANGLE, 'segmentation=2 is'),
+    ('segmentation', [TRIANGLE[:-1] + ['9']], "segmentation=.*'9'"),
+    ('segmentation', 'abc', "='abc' is neither"),
+    ('segmentation', [TRIANGLE[:-1] + [1e7]], 'segmentation=.*in its picture'),
+    ('segmentation', dict(size=[20, 30]), 'has no run lengths that make up 20 x 30 pixels'),
+    ('segmentation', dict(size=[30, 20], counts=[600]), r'is not of the size of its picture, \[20, 30\]'),
+    ('segmentation', dict(size=[20.0, 30.0], counts=[600]), 'is not of the size'),
+    *(('segmentation', dict(size=[20, 30], counts=counts), 'has no run lengths') for counts in (
+        [599], [-1, 601], [600.0], ['600'], [[600]], 'h', 'ooooooooooooooo', 'é', '', 'ab\0', [10**30]))])
+def test_values_of_annotations(coco, field, value, error):
+    with pytest.raises(ValueError, match=f'train.json: .*{error}'):
+        coco(lambda content: content['annotations'][1].update({field: value}))
+
+
+def test_run_lengths_of_both_forms(coco):
+    counts = [100, 50, 300, 7, 143]
+    packed = mask.frPyObjects(dict(size=[20, 30], counts=counts), 20, 30)['counts'].decode()
+
+    def change(form):
+        outline = dict(size=[20, 30], counts=form)
+        return lambda content: content['annotations'][1].update(segmentation=outline, iscrowd=1)
+
+    coco(change(counts))
+    coco(change(packed))
+    with pytest.raises(ValueError, match='has no run lengths'):
+        coco(change(packed[:-1]))
+
+
+@pytest.mark.parametrize('change, error', [
+    (lambda c: c['images'][1].update(id=0), '2 images have the id 0'),
+    (lambda c: c['images'][1].update(height='20'), "height='20' is of a wrong type in the images: {"),
+    (lambda c: c['images'][1].update(height=0), 'image 1: 30 x 0 pixels'),
+    (lambda c: c['images'][1].update(height=10**9), 'image 1: 30 x 1000000000 pixels'),
+    (lambda c: c['images'][1].update(width=30.5), 'width=30.5'),
+    (lambda c: c['images'][1].update(file_name=5), 'file_name=5'),
+    (lambda c: c['images'].append('x'), "one of the images is 'x'"),
+    (lambda c: c['categories'][1].update(name='cat'), "2 categories have the name 'cat'"),
+    (lambda c: c['categories'][1].update(id=7), '2 categories have the id 7'),
+    (lambda c: c['categories'][1].update(id='3'), "id='3'"),
+    (lambda c: c.update(annotations={}), 'it has no annotations'),
+    (lambda c: c['annotations'].extend(dict(c['annotations'][0], id=9 + i, bbox=[]) for i in range(14)),
+     '(annotation .*){10}; and 4 more$')])
+def test_values_of_pictures_and_categories(coco, change, error):
+    with pytest.raises(ValueError, match=f'train.json.*{error}'):
+        coco(change)
+
+
+@pytest.mark.parametrize('content, error', [
+    (b'{"images": [', 'is not JSON in UTF-8'), (b'[' * 100_000, 'is not JSON in UTF-8: maximum recursion'),
+    (b'{"images": "\xff"}', 'is not JSON in UTF-8'), (b'[]', 'it has no images'), (b'', 'is not JSON'),
+    (b'\xef\xbb\xbf{}', 'is not JSON'), (b'1' * 5000, 'is not JSON'), (b'null', 'it has no images')])
+def test_files_that_are_not_coco(coco, tmp_path, content, error):
+    (tmp_path / 'odd.json').write_bytes(content)
+    with pytest.raises(ValueError, match=f'odd.json.* {error}'):
+        coco(ann_file='odd.json')
+
+
+def test_an_evaluation_needs_crowds_to_be_told(coco):
+    with pytest.raises(ValueError, match="'iscrowd' is missing in the annotations"):
+        coco(test_mode=True)
+    coco(lambda content: [annotation.update(iscrowd=0) for annotation in content['annotations']])
+
+
 def test_missing_files(coco, tmp_path):
     (tmp_path / 'sub/1.jpg').unlink()
     with pytest.raises(FileNotFoundError, match=r'1 of 3 pictures are missing, the first is .*sub/1.jpg'):
         coco()
     with pytest.raises(FileNotFoundError, match='no annotation file .*val.json: set data_root'):
         coco(ann_file='val.json')
+    os.mkfifo(tmp_path / 'fifo.json')
+    with pytest.raises(OSError, match='fifo.json is a FIFO'):
+        coco(ann_file='fifo.json')
 
 
 def test_a_metric_of_another_file(coco):

@@ -1,6 +1,7 @@
 """The report of a training run."""
 import json
 import logging
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -25,6 +26,20 @@ def test_summary(image_folder, config, tmp_path, caplog):
     hook.after_train(runner)
     assert 'skipped 2 of 20 images' in caplog.text and 'and 1 more' in caplog.text
     assert json.loads((tmp_path / 'bad_files.json').read_text()) == dataset.bad_files()
+
+
+def test_names_that_are_not_utf8(image_folder, config, tmp_path, caplog):
+    folder = image_folder(20, bad=[6])
+    name = os.fsdecode(b'caf\xe9.png')
+    (folder / 'class0/006.png').rename(folder / 'class0' / name)
+    dataset = ReproducibleDataset(config(folder))
+    for index in range(20):
+        dataset[index]
+    BadFilesHook().after_train(make_runner(dataset, tmp_path))
+    listed = (tmp_path / 'bad_files.json').read_bytes()
+    assert list(json.loads(listed)) == [str(folder / 'class0' / name)] and b'caf\\udce9.png' in listed
+    assert 'caf\\udce9.png (OSError' in caplog.text and caplog.text.encode()
+    assert not [*tmp_path.glob('bad_files.json.*')]
 
 
 def test_too_many_over_all_ranks(image_folder, config, tmp_path, monkeypatch):

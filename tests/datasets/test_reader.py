@@ -1,5 +1,8 @@
 """Files that cannot be read are told from samples that are left out on purpose, in every task."""
+import io
 import json
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,9 +13,11 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import BaseLoop
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import TRANSFORMS
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from cae_mm.datasets import BadFilesHook, EpochSampler, ReproducibleDataset, UnreadableFile
+from cae_mm.datasets.reader import guard
 
 LOAD = dict(type='LoadImageFromFile')
 
@@ -81,6 +86,48 @@ def test_bad_files_of_all_tasks(dataset, task, workers):
     assert len(read(data, workers)) == 20
     assert sorted(name[-7:] for name in data.bad_files()) == ['006.png', '007.png']
     assert all(data.bad_files().values())
+
+
+@pytest.mark.parametrize('task', ['cls', 'det', 'seg'])
+def test_half_a_jpeg_is_bad_in_all_tasks(dataset, task):
+    data = ReproducibleDataset(dataset(task))
+    path = data.get_data_info(7)['img_path']
+    picture = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 20, 3), np.uint8)).save(picture, 'jpeg')
+    Path(path).write_bytes(picture.getvalue()[:-300])
+    assert len(read(data)) == 20
+    assert list(data.bad_files()) == [path] and 'truncated' in data.bad_files()[path]
+
+
+@pytest.mark.parametrize('sample', [False, True])
+def test_a_picture_of_another_size_than_its_boxes(dataset, sample):
+    data = ReproducibleDataset(dataset('det'))
+    path = data.get_data_info(7)['img_path']
+    Image.new('RGB', (24, 20)).save(path)
+    guard(data.dataset)
+    with pytest.raises(ValueError, match='class1/007.png has 24x20 pixels, its annotations 20x24'):
+        data[7] if sample else read(data)
+
+
+def test_label_maps_are_read_with_their_pictures(dataset, tmp_path):
+    maps = tmp_path / 'maps'
+    cfg = dict(dataset('seg', steps=[dict(type='LoadAnnotations')]),
+               data_prefix=dict(img_path='', seg_map_path=str(maps)), seg_map_suffix='.png')
+    for i in range(20):
+        path = maps / f'class{i % 2}/{i:03}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new('L', (20, 24)).save(path)
+    (maps / 'class1/003.png').write_bytes((maps / 'class1/003.png').read_bytes()[:45])
+    (maps / 'class0/004.png').unlink()
+    os.mkfifo(maps / 'class0/004.png')
+    data = ReproducibleDataset(cfg)
+    assert len(read(data)) == 20
+    bad = data.bad_files()
+    assert sorted(path[-7:] for path in bad) == ['003.png', '004.png']
+    assert all('.png is unreadable' in reason and str(maps) in reason for reason in bad.values())
+    Image.new('L', (24, 20)).save(maps / 'class1/005.png')
+    with pytest.raises(ValueError, match='images/class1/005.png has 20x24 pixels, its .*005.png 24x20'):
+        data[5]
 
 
 def test_samples_left_out_are_not_bad(dataset):
