@@ -5,7 +5,6 @@ import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import print_log
@@ -15,23 +14,22 @@ SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.
 NAMED = 10  # so many are named at once, the others counted
 
 
-def open_regular(path: str | Path) -> BinaryIO:
-    """Open a file for reading; a FIFO, a socket or a device, which may never answer, is refused.
+def read_regular(path: str | Path, most: int | None = None) -> bytes:
+    """The content of a file; a FIFO, a socket or a device, which may never answer, is refused.
 
     Raises:
-        OSError: of the system, or for something that is no regular file.
+        OSError: of the system, for something that is no regular file, and for more than ``most`` bytes.
     """
     def opener(name, flags):
         return os.open(name, flags | getattr(os, 'O_NONBLOCK', 0))
 
     _check_regular(path, os.stat(path).st_mode)  # opening alone can do something to a device
-    file = open(path, 'rb', opener=opener)
-    try:
-        _check_regular(path, os.fstat(file.fileno()).st_mode)  # it may have become another meanwhile
-    except OSError:
-        file.close()
-        raise
-    return file
+    with open(path, 'rb', opener=opener) as file:
+        status = os.fstat(file.fileno())
+        _check_regular(path, status.st_mode)  # it may have become another meanwhile
+        if most is not None and status.st_size > most:
+            raise OSError(f'{path} has {status.st_size:,} bytes, more than the {most:,} that are read')
+        return file.read()
 
 
 def _check_regular(path, mode):
@@ -39,19 +37,6 @@ def _check_regular(path, mode):
         kind = ('a folder' if stat.S_ISDIR(mode) else 'a FIFO' if stat.S_ISFIFO(mode) else
                 'a socket' if stat.S_ISSOCK(mode) else 'a device')
         raise OSError(f'{path} is {kind}, not a file')
-
-
-def read_regular(path: str | Path, most: int | None = None) -> bytes:
-    """The content of a regular file.
-
-    Raises:
-        OSError: see ``open_regular``, and for more than ``most`` bytes.
-    """
-    with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if most is not None and size > most:
-            raise OSError(f'{path} has {size:,} bytes, more than the {most:,} that are read')
-        return file.read()
 
 
 def walk(folder: str | Path, passed: dict[str, str], recursive: bool = True) -> Iterator[tuple[str, bool]]:

@@ -8,7 +8,7 @@ from mmengine.fileio import get_text, list_dir_or_file, list_from_file
 from mmengine.registry import init_default_scope
 
 from cae_mm.datasets import ImageFolder, ReproducibleDataset
-from cae_mm.disk import list_images, named, open_regular, printable, walk
+from cae_mm.disk import list_images, named, printable, read_regular, walk
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_what_becomes_a_fifo_while_it_is_opened(tmp_path, monkeypatch):
     os.mkfifo(path)
     monkeypatch.setattr(os, 'stat', lambda path: regular)
     with pytest.raises(OSError, match='x.jpg is a FIFO, not a file'):
-        open_regular(path)
+        read_regular(path)
     assert stat.S_ISREG(regular.st_mode)
 
 

@@ -1,5 +1,4 @@
 """Do label maps, as ADE20K has them, fit their pictures and the classes?"""
-import contextlib
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from cae_mm.disk import log_used, read_regular, suffix_of, walk
-from cae_mm.transforms.loading import MAX_BYTES, explain, open_image, shape_of
+from cae_mm.transforms.loading import MAX_BYTES, LoadRGBImage, explain, open_image
 
 from .coco import missing_files
 
@@ -80,10 +79,8 @@ def _labels_of(pair: dict, number: int, reduce_zero_label: bool) -> set[int]:
     if labels.ndim != 2:
         raise ValueError(f'{path} is a colour picture, not a label map: write the label of each pixel '
                          'into a picture of one channel')
-    shape = labels.shape
-    with contextlib.suppress(Exception):  # a picture that cannot be read is passed by in training
-        shape = shape_of(pair['img_path'])
-    if labels.shape != shape:
+    picture = LoadRGBImage()(dict(img_path=pair['img_path']))  # training passes an unreadable one by
+    if picture and labels.shape != (shape := picture['img_shape']):
         raise ValueError(f'{path} has {labels.shape[1]}x{labels.shape[0]} pixels, its picture '
                          f'{shape[1]}x{shape[0]}')
     first, values = int(reduce_zero_label), set(np.unique(labels).tolist())

@@ -17,10 +17,6 @@ class UnreadableFile(Exception):
         self.number, self.reason = number, reason
 
 
-class WrongSize(ValueError):
-    """A picture has another size than what belongs to it."""
-
-
 class Reader:
     """A data set's pipeline that knows which of its failures are those to read the picture.
 
@@ -63,47 +59,45 @@ class Reader:
 
     def read(self, info: dict) -> tuple[dict, Iterator]:
         """Run the steps up to the picture; return what they give and the other steps."""
-        steps, sample = iter(self.transforms), info
+        steps, sample, expected = iter(self.transforms), info, {}
         if 'img_path' not in info:  # not a file
             return sample, steps
         for step in steps:
             try:
                 sample = step(sample)
                 if sample is not None and 'img' in sample:
-                    check_size(info, sample['img'].shape[:2])
+                    expected = shapes_beside(info)
                     break
                 reason = 'the reader returned nothing'
-            except WrongSize:
-                raise
             except Exception as error:  # decoders raise nearly every type on a damaged file
                 sample, reason = None, f'{type(error).__name__}: {error}'
             if sample is None:
                 reason = info.get('load_error', reason)
                 raise UnreadableFile(printable(f'{info["img_path"]} cannot be read ({reason})'),
                                      self.first + info['sample_idx'], reason)
+        for what, (height, width) in expected.items():
+            h, w = sample['img'].shape[:2]
+            if (h, w) != (height, width):
+                raise ValueError(printable(f'{info["img_path"]} has {w}x{h} pixels, its {what} '
+                                           f'{width}x{height}'))
         return sample, steps
 
 
-def check_size(info: dict, shape: tuple[int, int]) -> None:
-    """Refuse a picture whose annotations, or label map, are of another size: they would lie beside it.
+def shapes_beside(info: dict) -> dict[str, tuple[int, int]]:
+    """Height and width that a picture must have, by its annotations and its label map, which is read.
 
     Args:
         info (dict): what mmdet's and mmseg's data sets know of the picture.
-        shape (tuple[int, int]): its height and width.
 
     Raises:
-        Exception: of many types, when the label map cannot be read.
-        WrongSize: naming the sizes.
+        ValueError: when the label map cannot be read.
     """
-    found = {}
+    shapes = {}
     if 'height' in info and 'width' in info:
-        found['annotations'] = info['height'], info['width']
+        shapes['annotations'] = info['height'], info['width']
     if path := info.get('seg_map_path'):
-        found[path] = read_labels(path).shape[:2]
-    for what, (height, width) in found.items():
-        if (height, width) != shape:
-            raise WrongSize(printable(f'{info["img_path"]} has {shape[1]}x{shape[0]} pixels, its {what} '
-                                      f'{width}x{height}'))
+        shapes[path] = read_labels(path).shape[:2]
+    return shapes
 
 
 def leaves(dataset: Dataset) -> Iterator[Dataset]:

@@ -13,7 +13,7 @@ from mmcv.transforms import BaseTransform
 from mmengine import fileio
 from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from mmpretrain.registry import TRANSFORMS
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cae_mm.disk import read_regular
 
@@ -132,18 +132,6 @@ def convert_rgb(image):
             raise ValueError('32-bit integer pixels: save the image with 8 or 16 bits')
         image = Image.fromarray((values >> 8).astype(np.uint8))
     return image.convert('RGB')
-
-
-def shape_of(path):
-    """Height and width of the upright image in a file, from its header alone.
-
-    Raises:
-        Exception: Of many types, by the system and Pillow, where the file cannot be read.
-    """
-    with open_image(read_regular(path, MAX_BYTES)) as image:
-        # Of a TIFF, Pillow gives the upright size.
-        turned = image.format != 'TIFF' and image.getexif().get(ExifTags.Base.Orientation, 1) > 4
-        return image.size if turned else image.size[::-1]
 
 
 def explain(error, data):

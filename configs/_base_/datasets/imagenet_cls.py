@@ -4,7 +4,7 @@ data_root = 'data/imagenet'
 num_classes = 1000
 
 # --- what changes results -----------------------------------------------------------------------
-# mmpretrain's preprocessor and loader, which its inferencer needs: files are read as BGR.
+# mmpretrain's preprocessor, and a loader of the name that its inferencer needs: files are read as BGR.
 data_preprocessor = dict(
     type='ClsDataPreprocessor',
     num_classes=num_classes,
