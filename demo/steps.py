@@ -112,10 +112,10 @@ def data_step(source: Path | None, data: Path) -> Step:
         SystemExit: when ``data`` was made from another source.
     """
     record = data.parent / 'source.txt'
-    if record.is_file() and record.read_text() != str(source):
-        sys.exit(f'{data} was made from {record.read_text()}, not {source}: choose another --out')
+    if record.is_file() and (made_from := record.read_text(errors='surrogateescape')) != str(source):
+        sys.exit(f'{data} was made from {made_from}, not {source}: choose another --out')
     data.parent.mkdir(parents=True, exist_ok=True)
-    record.write_text(str(source))
+    record.write_text(str(source), errors='surrogateescape')
     done = data.parent / 'done.txt'
     if source is None:
         return Step('Make the demo data', ['demo/make_demo_data.py', data.parent], done, keep_output=True)

@@ -61,4 +61,4 @@ def write_report(path: str | Path, title: str, lead: str, sections: list[Section
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
         f'<style>{STYLE}</style></head>\n<body><h1>{escape(title)}</h1>\n<p>{escape(lead)}</p>\n'
-        f'{body}\n</body></html>\n', encoding='utf-8')
+        f'{body}\n</body></html>\n', encoding='utf-8', errors='backslashreplace')

@@ -1,4 +1,6 @@
 """Small copies of a user's own images."""
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -52,6 +54,21 @@ def test_own_images_at_most(tmp_path):
     for i in range(20):
         save(tmp_path / 'own' / f'{i}.png')
     assert prepare(tmp_path / 'own', tmp_path / 'out', max_images=5)['train'] == 5
+
+
+def test_odd_things_among_own_images(tmp_path, capsys):
+    own = tmp_path / os.fsdecode(b'caf\xe9')
+    for i in range(20):
+        save(own / f'{i}.png')
+    (own / os.fsdecode(b'\xe9.jpg')).write_text('<html>')
+    os.mkfifo(own / 'fifo.jpg')
+    (own / 'loop').symlink_to('.')
+    (own / 'notes.txt').touch()
+    assert prepare(own, tmp_path / 'out') == {'train': 20, 'classes': 0}
+    printed = capsys.readouterr().out
+    for said in ('skipped 1 unreadable images', '\\udce9.jpg (UnidentifiedImageError: it is a web page',
+                 '22 files, 21 used, 1 ignored (1 .txt)', 'fifo.jpg (neither a file'):
+        assert said in printed
 
 
 def test_own_images_missing_or_bad(tmp_path):

@@ -56,6 +56,16 @@ def test_other_weights(extract, backbone):
         extract()
 
 
+def test_names_that_are_not_utf8(extract, folder):
+    image = min((folder / 'val').rglob('*.png'))
+    image.rename(image.with_name(os.fsdecode(b'caf\xe9.png')))
+    extract()
+    assert extract()['val']
+    image.with_name(os.fsdecode(b'caf\xe9.png')).rename(image)
+    with pytest.raises(ValueError, match='images: '):
+        extract()
+
+
 def test_another_normalisation(extract):
     extract()
     half = MODELS.build(dict(type='mmpretrain.CAEDataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3))

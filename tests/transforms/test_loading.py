@@ -118,7 +118,7 @@ BOMBS = {
     'bmp': (resized('bmp', struct.pack('<ii', 40, 24), struct.pack('<ii', 30000, 30000)), 'pixels'),
     'ppm': (resized('ppm', b'40 24', b'9999 9999'), '9999 x 9999 pixels'),
     'tile': (tiff(8, 8, 30000, zlib.compress(bytes(10**6))), '30000 x 30000 pixels'),
-    'webp': (b'RIFF\x1a\0\0\0WEBPVP8L\x0d\0\0\0/\xff\xff\xff\x0f' + bytes(8), 'pixels'),
+    'webp': (b'RIFF\x1a\0\0\0WEBPVP8L\x0d\0\0\0/\xff\xff\xff\x0f' + bytes(8), 'pixels|decoder object'),
     'line': (png(10**7, 1), 'of 10000000 x 1 pixels one side is more than 100 times the other'),
     'text': (png(8, 8, (b'zTXt', b'a\0\0' + zlib.compress(bytes(10**7)))), 'MAX_TEXT_CHUNK'),
     'profile': (png(8, 8, (b'iCCP', b'a\0\0' + zlib.compress(bytes(10**7)))), 'MAX_TEXT_CHUNK'),
