@@ -28,7 +28,7 @@ def main() -> None:
     from mmengine.runner import set_random_seed
     from mmpretrain.registry import MODELS, TRANSFORMS
 
-    from cae_mm.checkpoint.loader import read_checkpoint
+    from cae_mm.checkpoint.files import read_weights
     from cae_mm.datasets.annotations import leaf_datasets
     from cae_mm.engine import launch
     from cae_mm.evaluation.features import CenterView
@@ -37,7 +37,7 @@ def main() -> None:
     init_default_scope('mmpretrain')
     set_random_seed(args.seed)
     model = MODELS.build(cfg.model)
-    model.load_state_dict(read_checkpoint(args.checkpoint)['state_dict'])
+    model.load_state_dict(dict(read_weights(args.checkpoint)[0]))
     model.to(get_device())
 
     pipeline = next(leaf_datasets(cfg.train_dataloader.dataset)).pipeline

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cae_mm.checkpoint.facts import KEY, facts_in, heads_of
-from cae_mm.checkpoint.files import check_suffix, read_checkpoint, state_of, write_checkpoint
+from cae_mm.checkpoint.files import check_suffix, read_weights, write_checkpoint
 from cae_mm.checkpoint.layouts import (
     BARE,
     BESIDE_ENCODER,
@@ -31,6 +31,7 @@ from cae_mm.checkpoint.names import (
     theirs_to_ours,
     translate,
 )
+from cae_mm.checkpoint.shapes import check_grid, check_shapes
 from cae_mm.checkpoint.tables import (
     TABLE,
     check_class_row,
@@ -79,6 +80,7 @@ def convert(state: dict[str, Tensor], source: str | None = None, target: str = '
     layout = detect_origin(state, source)
     ours = to_ours(state, layout, export, report)
     check_encoder(ours, final_norm=kind_of(ours) != 'feature pyramid')
+    check_shapes(ours)
     patches = ours['backbone.patch_embed.weight'].shape
     report.insert(0, f'{layout}, {kind_of(ours)}: {len(block_names(ours))} blocks, width {patches[0]}, '
                      f'patches of {patches[2]}x{patches[3]}')
@@ -109,17 +111,17 @@ def convert_file(path: str | Path, out: str | Path, target: str = 'cae_mm',
     check_suffix(out)
     if Path(out).resolve() == Path(path).resolve():
         raise ValueError(f'{out} is the checkpoint itself: name another file to write')
-    checkpoint, report = read_checkpoint(path), []
-    state = state_of(checkpoint)
+    (state, given), report = read_weights(path), []
     theirs = convert(state, target=target, report=report, **options)
     layout = detect_origin(state, options.get('source'))
-    ours, facts = to_ours(state, layout, 'encoder'), facts_in(checkpoint)
+    ours, facts = to_ours(state, layout, 'encoder'), facts_in(given)
     facts['num_heads'] = num_heads or facts.get('num_heads') or heads_of(ours, layout)
+    check_grid(ours, facts)
     facts['patch_size'] = ours['backbone.patch_embed.weight'].shape[-1]
     if options.get('img_size'):
         facts['img_size'] = list(options['img_size'])
     meta = {KEY: {name: fact for name, fact in facts.items() if fact is not None}}
-    if 'dataset_meta' in (given := checkpoint.get('meta') or {}):  # class names, for OpenMMLab's models
+    if 'dataset_meta' in given:  # class names, for OpenMMLab's models
         meta['dataset_meta'] = given['dataset_meta']
     write_checkpoint(theirs, out, FILE_KEYS[target], meta)
     report.append(f'wrote {len(theirs)} arrays of {target} to {out}')
@@ -142,7 +144,7 @@ def to_ours(state: dict[str, Tensor], layout: str, export: str = 'full',
     prefix = prefix_of(state, layout)
     pairs = theirs_to_ours(layout, prefix)
     ours, origin, left_out, unplaced = {}, {}, [], []
-    for name, value in state.items():
+    for name in state:
         new = translate(name, pairs)
         beside = (not new.startswith('backbone.') if new else not name.startswith(prefix)
                   or matches(name.removeprefix(prefix), BESIDE_ENCODER))
@@ -154,7 +156,7 @@ def to_ours(state: dict[str, Tensor], layout: str, export: str = 'full',
             raise ValueError(f'{origin[new]} and {name} are both {new} of our model, which has one: '
                              'the architecture is another')
         else:
-            ours[new], origin[new] = value, name
+            ours[new], origin[new] = state[name], name
     if unplaced:
         way_out = ' If they do not belong to the encoder, export only the encoder' * (export == 'full')
         raise ValueError(f'{len(unplaced)} unexpected arrays of this {layout} checkpoint have no place in '
@@ -209,9 +211,12 @@ def check_encoder(ours: dict[str, Tensor], final_norm: bool = True) -> None:
     Raises:
         ValueError: naming what is missing.
     """
-    blocks = range(len(block_names(ours)))
+    blocks = block_names(ours)
+    if beyond := [block for i, block in enumerate(blocks) if block != f'backbone.blocks.{i}.']:
+        raise ValueError(f'less than a whole encoder of {len(blocks)} blocks: {beyond[0]} follows '
+                         f'{blocks.index(beyond[0])} of them')
     optional = {'backbone.blocks.{}.attn.qkv.bias', 'backbone.blocks.{}.' + TABLE, SHARED_TABLE}
-    whole = {name.format(i) for _, name in theirs_to_ours('cae_mm', 'backbone.') for i in blocks
+    whole = {name.format(i) for _, name in theirs_to_ours('cae_mm', 'backbone.') for i in range(len(blocks))
              if name.startswith('backbone.') and name not in optional}
     missing = whole - NORM - ours.keys()
     if missing:
@@ -275,10 +280,9 @@ def kind_of(ours: dict[str, Tensor]) -> str:
 
 
 def block_names(ours: dict[str, Tensor]) -> list[str]:
-    """'backbone.blocks.0.' and so on, up to the highest number there is."""
-    numbers = [int(found[1]) for name in ours
-               if (found := re.match(r'backbone\.blocks\.(\d+)\.', name))]
-    return [f'backbone.blocks.{i}.' for i in range(max(numbers, default=-1) + 1)]
+    """'backbone.blocks.0.' and so on, as far as there are arrays of them."""
+    blocks = {found[0] for name in ours if (found := re.match(r'backbone\.blocks\.(\d+)\.', name))}
+    return sorted(blocks, key=lambda block: (len(block), block))
 
 
 def _drop_zero_tables(ours: dict[str, Tensor], report: list[str]) -> None:

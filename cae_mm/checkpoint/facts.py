@@ -54,10 +54,21 @@ def check_pixels(backbone: nn.Module, preprocessor: nn.Module) -> None:
                            'std=None, channel_order=None) in init_cfg')
 
 
-def facts_in(checkpoint: dict) -> dict:
-    """The facts that a checkpoint of ours carries; none in older ones and in those of others."""
-    meta = checkpoint.get('meta')
-    return dict(meta.get(KEY, {})) if isinstance(meta, dict) else {}
+def facts_in(meta: dict | None) -> dict:
+    """The facts in the meta of a checkpoint of ours; none in older ones and in those of others.
+
+    Raises:
+        ValueError: for what can be no fact.
+    """
+    facts = meta.get(KEY, {}) if isinstance(meta, dict) else {}
+    for name in facts.keys() & set(FACTS):
+        numbers = facts[name] if isinstance(facts[name], (list, tuple)) else [facts[name]]
+        whole = name in ('num_heads', 'patch_size', 'img_size')
+        kinds = str if name == 'channel_order' else int if whole else (int, float)
+        if name == 'img_size' and len(numbers) != 2 or not all(
+                isinstance(n, kinds) and not (whole and n < 1) for n in numbers):
+            raise ValueError(f'the meta states {name}={facts[name]!r}, which no encoder has')
+    return dict(facts)
 
 
 def contradictions(file: dict, model: dict) -> str:

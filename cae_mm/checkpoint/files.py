@@ -1,58 +1,146 @@
 """Checkpoint files: read without running anything in them, written whole or not at all."""
-import argparse
 import io
 import json
 import re
-import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import safetensors
 import safetensors.torch
 import torch
-from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
 from cae_mm.atomic import write_atomically
+from cae_mm.checkpoint.containers import describe
 from cae_mm.checkpoint.facts import KEY
+from cae_mm.checkpoint.inert import Stored
+from cae_mm.checkpoint.seal import CHECKSUMS, check_seal, seal
 
-# What mmengine stores beside tensors, the log's history as numpy arrays, and what the official code
-# and MAE do, their command line.
-SAFE_GLOBALS = [
-    HistoryBuffer, np.ndarray, np.dtype, np._core.multiarray._reconstruct,
-    np._core.multiarray.scalar, *{type(np.dtype(t)) for t in 'bBhHiIlLqQefd?'},
-    # HistoryBuffer pickles its statistics methods by name.
-    getattr, argparse.Namespace,
-]
 # Keys under which checkpoints hold their state dict: mmengine, the official code and MAE, DeepSpeed.
 STATE_DICTS = ('state_dict', 'model', 'module')
+WEIGHTS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+# Arrays of a state dict that are no weights: what layers count and look up.
+COUNTERS = r'.*(num_batches_tracked|_index|_ids|steps|n_averaged)'
+
+
+class FileError(ValueError):
+    """A file that is refused; says which and why."""
 
 
 def read_checkpoint(path: str | Path) -> dict:
     """Read a checkpoint file, ``.safetensors`` or torch's, without executing anything in it.
 
+    What pickles describe beside plain values has a plain form here: a module is its state dict, a
+    command line and the history of a log are dicts. Checksums are compared, those of the file and
+    those of ``seal``.
+
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when the file needs code to be run, is truncated, or is not a checkpoint.
+        FileError: when the file needs code to be run, is truncated or damaged, or is not a checkpoint;
+            when a weight is not a finite floating point number.
     """
+    content = _described(path)
+    if not isinstance(content, dict):
+        return _built(path, content)
+    bare = not any(isinstance(content.get(key), dict) for key in STATE_DICTS)
+    for key, value in content.items():
+        weights = key in (*STATE_DICTS, 'ema_state_dict') or bare and isinstance(value, Stored)
+        content[key] = _built(path, value, str(key), weights)
+    return content
+
+
+def read_weights(path: str | Path) -> tuple['Weights', dict]:
+    """The state dict in a checkpoint file, see ``state_of``, and its meta; weights are read when used.
+
+    Raises:
+        FileNotFoundError, FileError: see ``read_checkpoint``.
+        ValueError: see ``state_of``.
+    """
+    content = _described(path)
+    try:
+        state = state_of(content)
+    except ValueError as error:
+        raise FileError(f'{path}: {error}') from error
+    meta = content.get('meta') if isinstance(content, dict) else None
+    return Weights(path, state), _built(path, meta, 'meta') if isinstance(meta, dict) else {}
+
+
+class Weights(Mapping):
+    """A state dict whose arrays are read, and checked, when they are asked for.
+
+    Args:
+        path (str | Path): where they are.
+        stored (dict[str, Stored]): what they are.
+    """
+
+    def __init__(self, path: str | Path, stored: dict[str, Stored]):
+        self.path, self.stored = path, stored
+
+    def __getitem__(self, name: str) -> Tensor:
+        return _weight(self.path, name, self.stored[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.stored)
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def under(self, prefix: str) -> 'Weights':
+        """Those whose names begin so, without it; all, when none does."""
+        inner = {name.removeprefix(prefix): value for name, value in self.stored.items()
+                 if name.startswith(prefix)}
+        return Weights(self.path, inner or self.stored)
+
+
+def _described(path: str | Path) -> Any:
     if not Path(path).is_file():
         raise FileNotFoundError(f'there is no checkpoint at {path}')
     try:
+        content = describe(path)
         if Path(path).suffix == '.safetensors':
-            with safetensors.safe_open(path, 'pt') as file:
-                header = file.metadata() or {}
-                return dict(state_dict={name: file.get_tensor(name) for name in file.keys()},
-                            meta={KEY: json.loads(header[KEY])} if KEY in header else {})
-        with torch.serialization.safe_globals(SAFE_GLOBALS):
-            # Mapped, what nobody touches is never read: the optimizer's state is two thirds of a file.
-            return torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:
-        raise ValueError(f'{path} is not a checkpoint of tensors: {error}. It may be truncated; if it '
-                         'is a pickled module you trust, load it where its code is installed and '
-                         'save module.state_dict()') from error
+            header = content.pop('header')
+            content['meta'] = {key: json.loads(header[key]) for key in (KEY, CHECKSUMS) if key in header}
+        check_seal(content)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise FileError(f'{path} is refused: {error}. If it comes from elsewhere, ask for its state dict alone, '
+                        'as .safetensors or saved by torch.save; if it was changed on purpose after this '
+                        f"project wrote it, delete {CHECKSUMS!r} of its meta") from error
+    return content
 
 
-def state_of(checkpoint: dict) -> dict[str, Tensor]:
+def _read(path: str | Path, name: str, stored: Stored) -> Tensor:
+    try:
+        return stored.read()
+    except ValueError as error:
+        raise FileError(f'{path} is damaged, or was changed: {name}: {error}') from error
+
+
+def _weight(path: str | Path, name: str, stored: Stored) -> Tensor:
+    floating = stored.dtype in WEIGHTS
+    if not floating and not (stored.dtype in (torch.int64, torch.int32) and re.fullmatch(COUNTERS, name)):
+        raise FileError(f'{path}: {name} is of {stored.dtype}, and weights are floating point numbers of 16 '
+                        'bits or more')
+    weight = _read(path, name, stored)
+    if floating and weight.numel() and not torch.isfinite(torch.stack(torch.aminmax(weight))).all():
+        raise FileError(f'{path}: {name} is not finite: take a checkpoint from before the training diverged')
+    return weight
+
+
+def _built(path: str | Path, value: Any, name: str = '', weights: bool = False) -> Any:
+    """What was described with its tensors read."""
+    if isinstance(value, Stored):
+        return (_weight if weights else _read)(path, name, value)
+    if isinstance(value, dict):
+        result = type(value)((key, _built(path, item, f'{name}.{key}', weights)) for key, item in value.items())
+        if hasattr(value, '_metadata'):
+            result._metadata = value._metadata
+        return result
+    if isinstance(value, (list, tuple)):
+        return type(value)(_built(path, item, f'{name}.{i}', weights) for i, item in enumerate(value))
+    return value
+
+
+def state_of(checkpoint: dict) -> dict[str, Tensor | Stored]:
     """The state dict in a checkpoint, bare or under the key its origin uses, names without wrappers.
 
     Raises:
@@ -61,7 +149,7 @@ def state_of(checkpoint: dict) -> dict[str, Tensor]:
     content = checkpoint if isinstance(checkpoint, dict) else {}
     inner = next((content[key] for key in STATE_DICTS if isinstance(content.get(key), dict)), content)
     state = {re.sub(r'^(module\.|_orig_mod\.)+', '', name): value
-             for name, value in inner.items() if isinstance(value, Tensor)}
+             for name, value in inner.items() if isinstance(value, (Tensor, Stored))}
     if not state:
         raise ValueError(f'there is no state dict, neither bare nor under {", ".join(STATE_DICTS)}, in a '
                          f'{type(checkpoint).__name__} of {list(inner)[:8]}: save the one you want')
@@ -89,13 +177,14 @@ def write_checkpoint(state: dict[str, Tensor], path: str | Path, key: str = 'sta
         ValueError: for another suffix.
     """
     check_suffix(path)
-    meta = meta or {}
     state = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
     if Path(path).suffix == '.safetensors':
-        header = {KEY: json.dumps(meta[KEY])} if KEY in meta else {}
-        content = safetensors.torch.save(state, {'format': 'pt', **header})
+        kept = {KEY: meta[KEY]} if KEY in (meta or {}) else {}
+        header = seal(dict(state_dict=state, meta=kept))['meta']
+        content = safetensors.torch.save(state, {'format': 'pt'} | {
+            name: json.dumps(value) for name, value in header.items()})
     else:
         buffer = io.BytesIO()
-        torch.save({key: state, 'meta': meta}, buffer)
+        torch.save(seal({key: state, 'meta': dict(meta or {})}), buffer)
         content = buffer.getvalue()
     write_atomically(content, path)

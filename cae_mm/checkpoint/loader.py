@@ -23,7 +23,7 @@ from cae_mm.checkpoint.facts import (
     facts_of,
     heads_of,
 )
-from cae_mm.checkpoint.files import read_checkpoint, state_of
+from cae_mm.checkpoint.files import FileError, read_weights
 from cae_mm.checkpoint.tables import TABLE, tables_of
 from cae_mm.models.vit import ARCHITECTURES, ENCODERS, CAEViT
 from cae_mm.positions import (
@@ -38,11 +38,14 @@ from cae_mm.positions import (
 
 
 def compare(own: dict[str, Tensor], given: dict[str, Tensor]) -> str:
-    """Name every key that is missing, unexpected or of another shape; '' when all fit."""
-    wrong = [f'{name}: {tuple(given[name].shape)} in the file, {tuple(own[name].shape)} in the model'
-             for name in own.keys() & given.keys() if given[name].shape != own[name].shape]
+    """Name every key that is missing, unexpected, or of another shape or kind; '' when all fit."""
+    both = [(name, own[name], given[name]) for name in own.keys() & given.keys()]
+    shapes = [f'{name}: {tuple(theirs.shape)} in the file, {tuple(ours.shape)} in the model'
+              for name, ours, theirs in both if theirs.shape != ours.shape]
+    kinds = [f'{name}: {theirs.dtype} in the file, {ours.dtype} in the model'
+             for name, ours, theirs in both if theirs.is_floating_point() != ours.is_floating_point()]
     lists = {'missing': own.keys() - given.keys(), 'unexpected': given.keys() - own.keys(),
-             'of another shape': wrong}
+             'of another shape': shapes, 'of another kind': kinds}
     return '; '.join(f'{len(names)} {what}: {", ".join(sorted(names)[:8])}'
                      + (', ...' if len(names) > 8 else '') for what, names in lists.items() if names)
 
@@ -73,22 +76,22 @@ def load_backbone(backbone: CAEViT, path: str | Path, prefix: str = 'backbone.',
     if unknown := set(trained_with or ()) - set(FACTS):
         raise ValueError(f'trained_with states {", ".join(unknown)}: known are {", ".join(FACTS)}')
     report = []
-    checkpoint = read_checkpoint(path)
-    state = state_of(checkpoint)
-    state = {name.removeprefix(prefix): value for name, value in state.items()
-             if name.startswith(prefix)} or state
+    state, meta = read_weights(path)
+    state = state.under(prefix)
     try:
         layout = detect_origin(state)
         given = to_ours(state, layout, 'encoder', report)
         final_norm = not isinstance(backbone.norm, nn.Identity)
         check_encoder(given, final_norm)
-        facts = dict(num_heads=heads_of(given, layout)) | facts_in(checkpoint) | (trained_with or {})
+        facts = dict(num_heads=heads_of(given, layout)) | facts_in(meta) | (trained_with or {})
         given = {name.removeprefix('backbone.'): value for name, value in given.items()
                  if final_norm or not name.startswith('backbone.norm.')}
         own = backbone.state_dict()
         _check_sizes(backbone, given, facts['num_heads'], path)
         _fit_tables(backbone.grid_size if resize_rel_pos else None, own, given, path, report)
         _fit_positions(backbone, own, given, path, layout, facts.get('img_size'), report)
+    except FileError:
+        raise
     except ValueError as error:
         raise ValueError(f'{path}: {error}') from error
     problems = compare(own, given)
@@ -210,13 +213,14 @@ class StrictLoadHook(Hook):
         """
         model = _unwrapped(runner.model)
         own = model.state_dict()
-        given = {k.removeprefix('module.'): v for k, v in checkpoint['state_dict'].items()}
+        given = {k.removeprefix('module.'): v for k, v in checkpoint['state_dict'].items()
+                 if isinstance(v, Tensor)}
         if (self.new_parts and isinstance(runner.optim_wrapper, OptimWrapper)
                 and not runner.cfg.get('resume')):
             own, given = self._without_new_parts(own, given)
             checkpoint['state_dict'] = given
         problems = '; '.join(filter(None, [compare(own, given),
-                                           contradictions(facts_in(checkpoint), facts_of(model))]))
+                                           contradictions(facts_in(checkpoint.get('meta')), facts_of(model))]))
         if problems:
             raise RuntimeError(f'the checkpoint is of another model than {type(model).__name__} of '
                                f'this config. {problems}. Use the config it was trained with, or '

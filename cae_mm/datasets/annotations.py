@@ -32,6 +32,10 @@ def check_annotations(cfg: Config, *parts: str) -> None:
             continue
         files = []
         for settings in leaf_datasets(cfg[f'{part}_dataloader'].dataset):
+            for key in ('ann_file', 'proposal_file'):
+                if str(settings.get(key, '')).endswith(('.pkl', '.pickle')):
+                    raise ValueError(f'{part}_dataloader: {key}={settings[key]} runs code when it is read: '
+                                     'write what is in it as .json')
             with DATASETS.switch_scope_and_registry(None) as registry:
                 kind = registry.get(settings.type)
                 options = dict(settings, lazy_init=True, pipeline=[])

@@ -8,6 +8,7 @@ from mmengine.hooks import CheckpointHook
 from mmpretrain.registry import HOOKS
 
 from cae_mm.atomic import TEMPORARY, write_atomically
+from cae_mm.checkpoint.seal import seal
 
 
 @HOOKS.register_module()
@@ -50,13 +51,14 @@ class SafeCheckpointHook(CheckpointHook):
                 leftover.unlink()
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Refuse to save weights that are not finite."""
+        """Refuse to save weights that are not finite; ``seal`` what is saved."""
         for name, weight in checkpoint['state_dict'].items():
             if torch.is_tensor(weight) and not torch.isfinite(weight).all():
                 record = Path(runner.work_dir) / 'last_checkpoint'
                 raise FloatingPointError(
                     f'{name} is not finite at iteration {runner.iter + 1}: nothing was saved, the last '
                     f'good checkpoint is {record.read_text() if record.is_file() else "none"}')
+        checkpoint.update(seal(checkpoint))
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
         runner.call_hook('before_checkpoint')

@@ -6,7 +6,8 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
-from cae_mm.checkpoint.loader import compare, read_checkpoint
+from cae_mm.checkpoint.files import read_weights
+from cae_mm.checkpoint.loader import compare
 from cae_mm.evaluation.features import evaluating
 from cae_mm.models import AttentiveProbeHead, CAEViT
 from cae_mm.models.layers import attention_weights
@@ -49,9 +50,8 @@ def load_probe(cfg: Config, checkpoint: str | Path) -> AttentiveProbeHead:
         RuntimeError: when the checkpoint has no such probe.
     """
     head = MODELS.build(cfg.model.head)
-    own, state = head.state_dict(), read_checkpoint(checkpoint)
-    given = {name.removeprefix('head.'): value for name, value in state.get('state_dict', state).items()
-             if name.startswith('head.')}
+    own, (state, _) = head.state_dict(), read_weights(checkpoint)
+    given = {name.removeprefix('head.'): state[name] for name in state if name.startswith('head.')}
     # The classes, and how many there are, do not matter here.
     given |= {name: value for name, value in own.items() if name.startswith('fc.')}
     problems = compare(own, given)

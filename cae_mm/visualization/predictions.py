@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.structures import BaseDataElement, PixelData
 from PIL import Image, ImageDraw, ImageFont
 
-from cae_mm.checkpoint.files import read_checkpoint, state_of
+from cae_mm.checkpoint.files import read_weights
 from cae_mm.checkpoint.loader import compare
 from cae_mm.datasets.annotations import leaf_datasets
 from cae_mm.engine.overrides import apply_options
@@ -34,7 +34,7 @@ class DensePredictor:
         checkpoint (str | Path): with all of the model.
 
     Raises:
-        FileNotFoundError, ValueError: see ``read_checkpoint``.
+        FileNotFoundError, ValueError: see ``read_weights``.
         ValueError: for a config of another kind.
         RuntimeError: when the checkpoint is of another model; names what does not fit.
     """
@@ -45,17 +45,16 @@ class DensePredictor:
             raise ValueError(f'{cfg.filename} finds neither objects nor segments in pictures: take a '
                              'config of detection or segmentation. For an encoder, or a classifier, '
                              'there is tools/visualize.py, for a pre-training tools/reconstruct.py')
-        content = read_checkpoint(checkpoint)
-        trained = content.get('meta', {}).get('dataset_meta', {})
+        state, meta = read_weights(checkpoint)
+        trained = meta.get('dataset_meta', {})
         init_default_scope(self.scope)
         if trained.get('classes'):
             apply_options(cfg, dict(classes=list(trained['classes'])))
         model = MODELS.build(cfg.model)
-        state = state_of(content)
         if problems := compare(model.state_dict(), state):
             raise RuntimeError(f'{checkpoint} is of another model than that of {cfg.filename}. '
                                f'{problems}. Use the config it was trained with')
-        model.load_state_dict(state)
+        model.load_state_dict(dict(state))
         self.model = revert_sync_batchnorm(model).to(get_device()).eval()
         data = next(leaf_datasets(cfg.test_dataloader.dataset))
         self.meta = DATASETS.build(dict(data, lazy_init=True, pipeline=[])).metainfo | trained

@@ -10,7 +10,7 @@ import torch
 from mmengine.model import initialize
 from torch import nn
 
-from cae_mm.checkpoint.tokenizer import fetch, read_state_dict
+from cae_mm.checkpoint.sources import fetch
 from cae_mm.models.targets.dalle import DALLEEncoder
 
 SIZES = dict(num_codes=24, hidden_dims=8, num_groups=3, blocks_per_group=1)

@@ -1,0 +1,92 @@
+"""Do the arrays of a model of ours fit each other?"""
+import re
+from collections import defaultdict
+
+from torch import Tensor
+
+from cae_mm.checkpoint.tables import tables_of
+from cae_mm.positions import grid_of, window_rows, window_text
+
+# What a letter stands for is the same in the whole model, but for W, the width of the array's part, and for
+# H and A, the hidden width and that of the attention, which each part has its own of.
+SHAPES = [(re.compile(pattern), shape.split()) for pattern, shape in (
+    (r'backbone\.patch_embed\.weight', 'W channels patch patch'),
+    (r'.*_token', '1 1 W'),
+    (r'.*\.pos_embed', '1 rows W'),
+    (r'.*attn\.qkv\.weight', '3A W'),
+    (r'.*attn\.qkv\.bias', '3A'),
+    (r'.*attn\.([qv]_bias|[qv]\.bias)', 'A'),
+    (r'.*attn\.[qkv]\.weight', 'A W'),
+    (r'.*attn\.proj\.weight', 'W A'),
+    (r'.*relative_position_bias_table', 'window heads'),
+    (r'.*mlp\.fc1\.weight', 'H W'),
+    (r'.*mlp\.fc1\.bias', 'H'),
+    (r'.*mlp\.fc2\.weight', 'W H'),
+    (r'neck\.project\.0\.weight', 'W width'),
+    (r'head\.(head|fc)\.weight', 'outputs W'),
+    (r'head\.(head|fc)\.bias', 'outputs'),
+    (r'neck\.upsample\d(\.\d)?\.weight', 'W W 2 2'),
+    (r'.*num_batches_tracked', ''),
+    (r'(backbone|neck|head)\..*(\.bias|\.weight|gamma_[12]|running_mean|running_var)', 'W'),
+)]
+
+
+def check_shapes(ours: dict[str, Tensor]) -> None:
+    """Refuse arrays whose sizes contradict each other, and blocks that differ from others.
+
+    Args:
+        ours (dict[str, Tensor]): with our names.
+
+    Raises:
+        ValueError: naming two arrays that do not fit, or what a block is missing.
+    """
+    sizes, blocks = {}, defaultdict(lambda: defaultdict(set))
+    for name, array in ours.items():
+        part = name.split('.')[0]
+        if found := re.fullmatch(r'(.*?\.blocks)\.(\d+)\.(.*)', name):
+            blocks[found[1]][found[2]].add(found[3])
+        shape = next((shape for pattern, shape in SHAPES if pattern.fullmatch(name)), None)
+        if shape is None or name.startswith('neck.upsample') and array.dim() == 1:
+            continue
+        own = dict(W='width' if part == 'backbone' or 'neck.project.0.weight' not in ours
+                   else 'width of the regressor', A=f'attention of the {part}', H=f'hidden {part}')
+        if len(shape) != array.dim():
+            raise ValueError(f'{name} has {array.dim()} dimensions, {tuple(array.shape)}: it should have '
+                             f'{len(shape)}')
+        for symbol, size in zip(shape, array.shape, strict=True):
+            times, symbol = (3, symbol[1:]) if symbol[0] == '3' else (1, symbol)
+            symbol = own.get(symbol, symbol)
+            want, by = (int(symbol), '') if symbol.isdigit() else sizes.setdefault(
+                symbol, (size // times, f'{name}, {tuple(array.shape)},'))
+            if size != times * want or not size:
+                raise ValueError(f'{name} is {tuple(array.shape)}, and {by or "it"} has {want} for its '
+                                 f'{symbol}: one of them is cut, or turned')
+    for part, numbers in blocks.items():
+        whole = set().union(*numbers.values())
+        for number in [*map(str, range(len(numbers))), *numbers]:
+            if missing := whole - numbers.get(number, set()):
+                raise ValueError(f'less than whole: {part}.{number} of {len(numbers)} blocks is without '
+                                 f'{", ".join(sorted(missing)[:6])}')
+
+
+def check_grid(ours: dict[str, Tensor], facts: dict) -> None:
+    """Refuse position tables that are not for one grid of patches, and heads that do not divide the width.
+
+    Args:
+        ours (dict[str, Tensor]): with our names.
+        facts (dict): see ``facts_of``; the image size tells the grid, where it is known.
+
+    Raises:
+        ValueError: naming the table and the grid.
+    """
+    table, patch = ours['backbone.pos_embed'], ours['backbone.patch_embed.weight'].shape[-1]
+    size, heads = facts.get('img_size'), facts.get('num_heads')
+    grid = tuple(side // patch for side in size) if size else grid_of(table)
+    if table.shape[1] != 1 + grid[0] * grid[1]:
+        raise ValueError(f'the position table has {table.shape[1]} rows, and images of {size[0]}x{size[1]} have '
+                         f'{grid[0]}x{grid[1]} patches and a class token')
+    for name, window in tables_of(ours).items():
+        if len(window) != window_rows(grid):
+            raise ValueError(f'{name} is for {window_text(window)}, the position table for {grid[0]}x{grid[1]}')
+    if heads and table.shape[-1] % heads:
+        raise ValueError(f'a width of {table.shape[-1]} does not divide into {heads} heads')

@@ -1,0 +1,108 @@
+"""Where checkpoints come from: everything that mmengine loads is fetched and read by this project."""
+import hashlib
+import os
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+from mmengine.dist import barrier, get_local_rank
+from mmengine.fileio import PickleHandler, register_handler
+from mmengine.runner import CheckpointLoader
+from mmengine.runner import checkpoint as mmengine_checkpoint
+from mmengine.utils import apply_to
+
+from cae_mm.checkpoint.files import read_checkpoint
+from cae_mm.checkpoint.seal import restore_histories
+
+NAMES = {'torchvision': mmengine_checkpoint.get_torchvision_models,
+         'modelzoo': mmengine_checkpoint.get_torchvision_models,
+         'open-mmlab': mmengine_checkpoint.get_external_models,
+         'openmmlab': mmengine_checkpoint.get_external_models,
+         'mmcls': mmengine_checkpoint.get_mmcls_models}
+
+
+def fetch(checkpoint: str | Path | None, sha256: str | None = None) -> Path:
+    """Return the local file of a path or URL; downloads are cached, complete or not at all.
+
+    Args:
+        checkpoint (str | Path, optional): a path, or a URL, which may end with ``#sha256=DIGEST``.
+        sha256 (str, optional): the whole hexadecimal digest the file must have.
+
+    Raises:
+        FileNotFoundError: when there is none, the path names no file, or the download fails.
+        ValueError: when the digest differs, or for an ``http://`` URL without one.
+    """
+    if checkpoint is None:
+        raise FileNotFoundError('checkpoint=None: no file is named')
+    url, _, digest = str(checkpoint).partition('#sha256=')
+    sha256 = sha256 or digest
+    if url.startswith(('http://', 'https://')):
+        if url.startswith('http://') and not sha256:
+            raise ValueError(f'{url}: anybody on the way can change what http:// gives. Take https://, or '
+                             f'name the digest: {url}#sha256=DIGEST')
+        path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(url).path).name)
+        if get_local_rank() == 0 and not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                torch.hub.download_url_to_file(url, str(path))  # to a temporary name, then renamed
+            except OSError as error:
+                raise FileNotFoundError(
+                    f'cannot download {url}: {error}. Fetch it where there is a network, and give '
+                    f'its path or put it at {path}') from error
+        barrier()
+    else:
+        path = Path(url).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f'there is no checkpoint at {path}')
+    if sha256:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found != sha256.lower():
+            raise ValueError(f'{path} has sha256 {found}, not {sha256}: delete it and download it '
+                             'again, or correct sha256 if this is the file you want')
+    return path
+
+
+@CheckpointLoader.register_scheme(prefixes=('', 'http://', 'https://'), force=True)
+def load_from_file(filename: str, map_location=None) -> dict:
+    """What mmengine asks for when it resumes or loads: a path or a URL, see ``fetch``."""
+    content = read_checkpoint(fetch(filename))
+    if isinstance(content, dict):
+        restore_histories(content)
+        if isinstance(meta := content.get('meta'), dict):
+            # mmengine runs these texts as Python: one in its Runner.resume, one in its inferencers.
+            meta.pop('config', None), meta.pop('cfg', None)
+    if isinstance(map_location, (str, torch.device)):
+        content = apply_to(content, torch.is_tensor, lambda tensor: tensor.to(map_location))
+    return content
+
+
+@CheckpointLoader.register_scheme(prefixes=[f'{scheme}://' for scheme in NAMES], force=True)
+def load_from_name(filename: str, map_location=None) -> dict:
+    """mmengine's names of models, such as torchvision://resnet50, which stand for URLs."""
+    scheme, _, name = filename.partition('://')
+    known = NAMES[scheme]()
+    if scheme.endswith('mmlab'):
+        name = mmengine_checkpoint.get_deprecated_model_names().get(name, name)
+    if name not in known:
+        raise ValueError(f'{filename}: mmengine knows no such model')
+    path = known[name]
+    if '://' not in path:
+        path = os.path.join(mmengine_checkpoint._get_mmengine_home(), path)
+    content = load_from_file(path, map_location)
+    return mmengine_checkpoint._process_mmcls_checkpoint(content) if scheme == 'mmcls' else content
+
+
+@CheckpointLoader.register_scheme(
+    prefixes=['pavi://', r'(\S+\:)?s3://', r'(\S+\:)?petrel://'], force=True)
+def load_from_store(filename: str, map_location=None) -> None:
+    """Refuse what mmengine would unpickle while it comes from an object store."""
+    raise ValueError(f'{filename}: copy it to a file, which is read without running anything in it')
+
+
+@register_handler(['pkl', 'pickle'])
+class RefusedPickles(PickleHandler):
+    """Pickled annotations and proposals are written, and never read: reading would run them."""
+
+    def load_from_fileobj(self, file, **kwargs):
+        """Raise a ValueError."""
+        raise ValueError('a .pkl file runs code when it is read: write what is in it as .json')
