@@ -17,7 +17,7 @@ FLOORS = (
     ('engine', 'checkpoint'),
     ('models', 'datasets'),
     ('transforms',),
-    ('positions', 'atomic', 'disk', 'ops'),
+    ('positions', 'atomic', 'disk', 'ops', 'seal'),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 FILES = {str(path.relative_to(ROOT)): path for top in ('cae_mm', 'tools', 'demo')

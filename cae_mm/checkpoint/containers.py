@@ -12,24 +12,15 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from cae_mm.checkpoint.inert import DTYPES, MOST_TENSORS, Storage, Stored, Unpickler, plain, row_major
+from cae_mm.checkpoint.inert import DTYPES, MOST_TENSORS, Stored, plain, row_major
+from cae_mm.checkpoint.unpickle import unpickle
+from cae_mm.seal import CHANGED, checksum_of
 
 LEGACY = 0x1950a86a20f9469cfc6c, 1001  # the first values in torch's format before 1.6
 LONGEST_HEADER = 2**25  # bytes, of a safetensors file
 SAFETENSORS = dict(F64='float64', F32='float32', F16='float16', BF16='bfloat16', I64='int64', I32='int32',
                    I16='int16', I8='int8', U8='uint8', BOOL='bool', F8_E4M3='float8_e4m3fn',
                    F8_E5M2='float8_e5m2')
-
-
-def checksum_of(tensor: Tensor) -> str:
-    """Type, shape and CRC-32 of a tensor, as text."""
-    numbers = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-    return checksum(tensor, zlib.crc32(numbers))
-
-
-def checksum(tensor: Tensor | Stored, crc: int) -> str:
-    """Type and shape of a tensor and the CRC-32 of its numbers, as text."""
-    return f'{str(tensor.dtype).removeprefix("torch.")} {"x".join(map(str, tensor.shape))} {crc:08x}'
 
 
 def describe(path: str | Path) -> Any:
@@ -76,9 +67,9 @@ class _Reader:
             numbers.untyped_storage(), stored.offset, stored.shape, stored.stride)
         if stored.checksum:
             whole = stored.nbytes == len(numbers) and tensor.is_contiguous()
-            found = checksum(stored, crc) if whole else checksum_of(tensor)
+            found = checksum_of(tensor, crc if whole else None)
             if found != stored.checksum:
-                raise ValueError(f'its checksum is {found}, not {stored.checksum}')
+                raise ValueError(f'its checksum is {found}, not {stored.checksum}. {CHANGED}')
         return tensor
 
 
@@ -103,11 +94,10 @@ class _Zip(_Reader):
         self.root = roots[0]
         if f'{self.root}byteorder' in self.entries and bytes(self.record('byteorder')[0]) != b'little':
             raise ValueError('it was written by a machine with another order of bytes')
-        unpickler = Unpickler(io.BytesIO(self.record('data.pkl')[0].numpy()), self.tensor)
-        content = unpickler.load()
-        for storage in unpickler.storages.values():
+        content = unpickle(io.BytesIO(self.record('data.pkl')[0].numpy()), self.tensor, storages := {})
+        for storage in storages.values():
             entry = self.entries.get(f'{self.root}data/{storage.key}')
-            if entry is None or entry.file_size < storage.numel * storage.dtype.itemsize:
+            if entry is None or entry.file_size < storage.nbytes:
                 raise ValueError(f'storage {storage.key} of {storage.numel} numbers has '
                                  f'{entry.file_size if entry else 0} bytes')
         return plain(content, self.size)
@@ -136,25 +126,25 @@ class _Legacy(_Reader):
             raise ValueError('it is in the tar format of PyTorch before 0.2, which is not read')
         self.file.seek(0)
         for value in LEGACY:
-            if plain(Unpickler(self).load(), self.size) != value:
+            if plain(unpickle(self), self.size) != value:
                 raise ValueError('it is not what torch.save writes')
-        if not Unpickler(self).load()['little_endian']:
+        if not unpickle(self)['little_endian']:
             raise ValueError('it was written by a machine with another order of bytes')
-        unpickler = Unpickler(self, self.tensor)
-        content, keys, self.places = unpickler.load(), Unpickler(self).load(), {}
+        content, keys, self.places = unpickle(self, self.tensor, storages := {}), unpickle(self), {}
         start = self.file.tell()
         for key in keys:
-            storage = unpickler.storages[key]
+            storage = storages[key]
             self.file.seek(start)
-            size = storage.numel * storage.dtype.itemsize
-            if self.file.read(8) != struct.pack('<q', storage.numel) or start + 8 + size > self.size:
+            claimed = self.file.read(8)
+            if claimed != struct.pack('<q', storage.numel) or start + 8 + storage.nbytes > self.size:
                 raise ValueError(f'storage {key} is truncated or damaged')
-            self.places[key], start = (start + 8, size), start + 8 + size
-        if self.places.keys() != unpickler.storages.keys() or start != self.size:
+            self.places[key] = start + 8, storage.nbytes
+            start = sum(self.places[key])
+        if self.places.keys() != storages.keys() or start != self.size:
             raise ValueError('its storages are not those that its pickle names')
         return plain(content, self.size)
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int) -> bytes:  # a claim of terabytes takes no memory
         return self.file.read(min(size, self.size - self.file.tell()))
 
     def readline(self) -> bytes:
@@ -181,10 +171,10 @@ class _Safetensors(_Reader):
             dtype, shape = DTYPES['torch.' + SAFETENSORS[entry['dtype']]], entry['shape']
             stored = row_major(name, dtype, shape, self.tensor)
             if entry['data_offsets'] != [end, end + stored.nbytes]:
-                raise ValueError(f'{name} is at {entry["data_offsets"]}, its {stored.nbytes} bytes from {end}')
+                raise ValueError(f'{name}, {stored.nbytes} bytes, is at {entry["data_offsets"]}, not {end}')
             state[name], end = stored, end + stored.nbytes
         if end != self.size - self.start:
-            raise ValueError(f'its tensors have {end} bytes, and {self.size - self.start} follow the header')
+            raise ValueError(f'its tensors have {end} bytes, the file {self.size - self.start} for them')
         self.places = {name: entry['data_offsets'] for name, entry in header.items()}
         return dict(state_dict={name: state[name] for name in header}, header=meta)
 

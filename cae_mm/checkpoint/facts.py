@@ -61,6 +61,8 @@ def facts_in(meta: dict | None) -> dict:
         ValueError: for what can be no fact.
     """
     facts = meta.get(KEY, {}) if isinstance(meta, dict) else {}
+    if not isinstance(facts, dict):
+        raise ValueError(f'the meta states {KEY}={facts!r}, which no encoder has')
     for name in facts.keys() & set(FACTS):
         numbers = facts[name] if isinstance(facts[name], (list, tuple)) else [facts[name]]
         whole = name in ('num_heads', 'patch_size', 'img_size')

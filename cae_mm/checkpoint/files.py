@@ -14,7 +14,7 @@ from cae_mm.atomic import write_atomically
 from cae_mm.checkpoint.containers import describe
 from cae_mm.checkpoint.facts import KEY
 from cae_mm.checkpoint.inert import Stored
-from cae_mm.checkpoint.seal import CHECKSUMS, check_seal, seal
+from cae_mm.seal import CHECKSUMS, check_seal, seal
 
 # Keys under which checkpoints hold their state dict: mmengine, the official code and MAE, DeepSpeed.
 STATE_DICTS = ('state_dict', 'model', 'module')
@@ -40,8 +40,6 @@ def read_checkpoint(path: str | Path) -> dict:
             when a weight is not a finite floating point number.
     """
     content = _described(path)
-    if not isinstance(content, dict):
-        return _built(path, content)
     bare = not any(isinstance(content.get(key), dict) for key in STATE_DICTS)
     for key, value in content.items():
         weights = key in (*STATE_DICTS, 'ema_state_dict') or bare and isinstance(value, Stored)
@@ -61,7 +59,7 @@ def read_weights(path: str | Path) -> tuple['Weights', dict]:
         state = state_of(content)
     except ValueError as error:
         raise FileError(f'{path}: {error}') from error
-    meta = content.get('meta') if isinstance(content, dict) else None
+    meta = content.get('meta')
     return Weights(path, state), _built(path, meta, 'meta') if isinstance(meta, dict) else {}
 
 
@@ -100,11 +98,12 @@ def _described(path: str | Path) -> Any:
         if Path(path).suffix == '.safetensors':
             header = content.pop('header')
             content['meta'] = {key: json.loads(header[key]) for key in (KEY, CHECKSUMS) if key in header}
+        if not isinstance(content, dict):
+            raise ValueError(f'it holds a {type(content).__name__}, and no state dict')
         check_seal(content)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise FileError(f'{path} is refused: {error}. If it comes from elsewhere, ask for its state dict alone, '
-                        'as .safetensors or saved by torch.save; if it was changed on purpose after this '
-                        f"project wrote it, delete {CHECKSUMS!r} of its meta") from error
+        raise FileError(f'{path} is refused: {error}. Copy it again, or ask its author for the state dict '
+                        'alone, as .safetensors or saved by torch.save') from error
     return content
 
 
@@ -112,17 +111,17 @@ def _read(path: str | Path, name: str, stored: Stored) -> Tensor:
     try:
         return stored.read()
     except ValueError as error:
-        raise FileError(f'{path} is damaged, or was changed: {name}: {error}') from error
+        raise FileError(f'{path} is refused: {name}: {error}') from error
 
 
 def _weight(path: str | Path, name: str, stored: Stored) -> Tensor:
     floating = stored.dtype in WEIGHTS
     if not floating and not (stored.dtype in (torch.int64, torch.int32) and re.fullmatch(COUNTERS, name)):
-        raise FileError(f'{path}: {name} is of {stored.dtype}, and weights are floating point numbers of 16 '
-                        'bits or more')
+        raise FileError(f'{path}: {name} is of {stored.dtype}, and weights are floating point numbers of '
+                        '16, 32 or 64 bits')
     weight = _read(path, name, stored)
     if floating and weight.numel() and not torch.isfinite(torch.stack(torch.aminmax(weight))).all():
-        raise FileError(f'{path}: {name} is not finite: take a checkpoint from before the training diverged')
+        raise FileError(f'{path}: {name} is not finite: take one from before the training diverged')
     return weight
 
 
@@ -131,7 +130,8 @@ def _built(path: str | Path, value: Any, name: str = '', weights: bool = False) 
     if isinstance(value, Stored):
         return (_weight if weights else _read)(path, name, value)
     if isinstance(value, dict):
-        result = type(value)((key, _built(path, item, f'{name}.{key}', weights)) for key, item in value.items())
+        result = type(value)({key: _built(path, item, f'{name}.{key}', weights)
+                              for key, item in value.items()})
         if hasattr(value, '_metadata'):
             result._metadata = value._metadata
         return result

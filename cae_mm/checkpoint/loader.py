@@ -219,8 +219,8 @@ class StrictLoadHook(Hook):
                 and not runner.cfg.get('resume')):
             own, given = self._without_new_parts(own, given)
             checkpoint['state_dict'] = given
-        problems = '; '.join(filter(None, [compare(own, given),
-                                           contradictions(facts_in(checkpoint.get('meta')), facts_of(model))]))
+        facts = facts_in(checkpoint.get('meta'))
+        problems = '; '.join(filter(None, [compare(own, given), contradictions(facts, facts_of(model))]))
         if problems:
             raise RuntimeError(f'the checkpoint is of another model than {type(model).__name__} of '
                                f'this config. {problems}. Use the config it was trained with, or '

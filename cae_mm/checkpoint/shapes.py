@@ -83,10 +83,11 @@ def check_grid(ours: dict[str, Tensor], facts: dict) -> None:
     size, heads = facts.get('img_size'), facts.get('num_heads')
     grid = tuple(side // patch for side in size) if size else grid_of(table)
     if table.shape[1] != 1 + grid[0] * grid[1]:
-        raise ValueError(f'the position table has {table.shape[1]} rows, and images of {size[0]}x{size[1]} have '
-                         f'{grid[0]}x{grid[1]} patches and a class token')
+        raise ValueError(f'the position table has {table.shape[1]} rows, and images of {size[0]}x{size[1]} '
+                         f'have {grid[0]}x{grid[1]} patches and a class token')
     for name, window in tables_of(ours).items():
         if len(window) != window_rows(grid):
-            raise ValueError(f'{name} is for {window_text(window)}, the position table for {grid[0]}x{grid[1]}')
+            raise ValueError(f'{name} is for {window_text(window)}, the position table for '
+                             f'{grid[0]}x{grid[1]}')
     if heads and table.shape[-1] % heads:
         raise ValueError(f'a width of {table.shape[-1]} does not divide into {heads} heads')

@@ -1,24 +1,19 @@
 """Where checkpoints come from: everything that mmengine loads is fetched and read by this project."""
 import hashlib
-import os
 from pathlib import Path
 from urllib.parse import urlparse
 
+import numpy as np
 import torch
 from mmengine.dist import barrier, get_local_rank
 from mmengine.fileio import PickleHandler, register_handler
+from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.utils import apply_to
 
 from cae_mm.checkpoint.files import read_checkpoint
-from cae_mm.checkpoint.seal import restore_histories
-
-NAMES = {'torchvision': mmengine_checkpoint.get_torchvision_models,
-         'modelzoo': mmengine_checkpoint.get_torchvision_models,
-         'open-mmlab': mmengine_checkpoint.get_external_models,
-         'openmmlab': mmengine_checkpoint.get_external_models,
-         'mmcls': mmengine_checkpoint.get_mmcls_models}
+from cae_mm.seal import HISTORY
 
 
 def fetch(checkpoint: str | Path | None, sha256: str | None = None) -> Path:
@@ -62,6 +57,15 @@ def fetch(checkpoint: str | Path | None, sha256: str | None = None) -> Path:
     return path
 
 
+def restore_histories(content: dict) -> None:
+    """Give mmengine the history of the log as it knows it."""
+    scalars = content.get('message_hub', {}).get('log_scalars', {})
+    for name, history in scalars.items():
+        if isinstance(history, dict) and history.keys() == set(HISTORY):
+            scalars[name] = HistoryBuffer(*(np.asarray(history[key]) for key in HISTORY[:2]),
+                                          history['max_length'])
+
+
 @CheckpointLoader.register_scheme(prefixes=('', 'http://', 'https://'), force=True)
 def load_from_file(filename: str, map_location=None) -> dict:
     """What mmengine asks for when it resumes or loads: a path or a URL, see ``fetch``."""
@@ -76,20 +80,8 @@ def load_from_file(filename: str, map_location=None) -> dict:
     return content
 
 
-@CheckpointLoader.register_scheme(prefixes=[f'{scheme}://' for scheme in NAMES], force=True)
-def load_from_name(filename: str, map_location=None) -> dict:
-    """mmengine's names of models, such as torchvision://resnet50, which stand for URLs."""
-    scheme, _, name = filename.partition('://')
-    known = NAMES[scheme]()
-    if scheme.endswith('mmlab'):
-        name = mmengine_checkpoint.get_deprecated_model_names().get(name, name)
-    if name not in known:
-        raise ValueError(f'{filename}: mmengine knows no such model')
-    path = known[name]
-    if '://' not in path:
-        path = os.path.join(mmengine_checkpoint._get_mmengine_home(), path)
-    content = load_from_file(path, map_location)
-    return mmengine_checkpoint._process_mmcls_checkpoint(content) if scheme == 'mmcls' else content
+# mmengine's loaders of names, such as torchvision://resnet50, call these.
+mmengine_checkpoint.load_from_http = mmengine_checkpoint._safe_torch_load = load_from_file
 
 
 @CheckpointLoader.register_scheme(

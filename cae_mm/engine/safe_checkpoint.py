@@ -8,7 +8,7 @@ from mmengine.hooks import CheckpointHook
 from mmpretrain.registry import HOOKS
 
 from cae_mm.atomic import TEMPORARY, write_atomically
-from cae_mm.checkpoint.seal import seal
+from cae_mm.seal import seal
 
 
 @HOOKS.register_module()

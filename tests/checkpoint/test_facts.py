@@ -114,7 +114,7 @@ def test_checkpoints_of_ours_state_their_facts(trained, tmp_path):
         convert_file(path, path := tmp_path / name, target, export='encoder')
         assert read_checkpoint(path)['meta']['cae_mm'] == facts
     with safetensors.safe_open(path, 'pt') as file:
-        assert file.metadata().keys() == {'format', 'cae_mm'}
+        assert file.metadata().keys() == {'format', 'cae_mm', 'checksums'}
     convert_file(path, tmp_path / 'large.pth', img_size=(64, 48))
     assert read_checkpoint(tmp_path / 'large.pth')['meta']['cae_mm'] == dict(facts, img_size=[64, 48])
 

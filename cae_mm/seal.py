@@ -3,7 +3,7 @@ import json
 import logging
 import zlib
 from argparse import Namespace
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from pathlib import PurePath
 from typing import Any
 
@@ -12,11 +12,21 @@ import torch
 from mmengine.logging import HistoryBuffer, print_log
 from torch import Tensor
 
-from cae_mm.checkpoint.containers import checksum, checksum_of
-from cae_mm.checkpoint.inert import Stored
-
 CHECKSUMS = 'checksums'  # of ``checkpoint['meta']``, and of a safetensors header
+CHANGED = f"If that was on purpose, delete meta['{CHECKSUMS}'] of the file"
 HISTORY = ('log', 'count', 'max_length')
+
+
+def checksum_of(tensor: Tensor, crc: int | None = None) -> str:
+    """Type and shape of a tensor and the CRC-32 of its numbers, as text.
+
+    Args:
+        tensor (Tensor): or another object with ``dtype`` and ``shape``, if the sum is known.
+        crc (int, optional): the sum of its numbers.
+    """
+    if crc is None:
+        crc = zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return f'{str(tensor.dtype).removeprefix("torch.")} {"x".join(map(str, tensor.shape))} {crc:08x}'
 
 
 def seal(content: dict) -> dict:
@@ -31,7 +41,8 @@ def seal(content: dict) -> dict:
     meta.pop(CHECKSUMS, None)
     tensors = {}
     rest = _rest(content, tensors)
-    meta[CHECKSUMS] = dict(tensors={name: checksum_of(tensor) for name, tensor in tensors.items()}, rest=rest)
+    sums = {name: checksum_of(tensor) for name, tensor in tensors.items()}
+    meta[CHECKSUMS] = dict(tensors=sums, rest=rest)
     return content
 
 
@@ -50,26 +61,17 @@ def check_seal(content: Any) -> None:
     wrong = sorted(tensors.keys() ^ expected.keys())
     for name in tensors.keys() & expected.keys():
         tensors[name].checksum = expected[name]
-        if checksum(tensors[name], 0).split(' ')[:2] != expected[name].split(' ')[:2]:
+        if checksum_of(tensors[name], 0).split(' ')[:2] != expected[name].split(' ')[:2]:
             wrong.append(name)
     if wrong or rest != sums['rest']:
         what = f'{len(wrong)} of its tensors, such as {wrong[0]},' if wrong else 'its numbers and texts'
-        raise ValueError(f'{what} are not those that were written')
-
-
-def restore_histories(content: dict) -> None:
-    """Give mmengine the history of the log as it knows it."""
-    scalars = content.get('message_hub', {}).get('log_scalars', {})
-    for name, history in scalars.items():
-        if isinstance(history, dict) and history.keys() == set(HISTORY):
-            scalars[name] = HistoryBuffer(*(np.asarray(history[key]) for key in HISTORY[:2]),
-                                          history['max_length'])
+        raise ValueError(f'{what} are not those that were written. {CHANGED}')
 
 
 def _rest(value: Any, tensors: dict) -> str:
     """The CRC-32 of all that is no tensor; tensors are collected by where they are."""
     def outline(value, place):
-        if isinstance(value, (Tensor, Stored)):
+        if hasattr(value, 'dtype'):
             tensors[place] = value
             return None
         if isinstance(value, dict):
@@ -91,8 +93,8 @@ def _plain(value: Any, place: str) -> Any:
     if isinstance(value, HistoryBuffer):
         return dict(zip(HISTORY, (*map(torch.from_numpy, value.data), value.max_length), strict=True))
     if isinstance(value, dict):
-        result = (OrderedDict if isinstance(value, OrderedDict) else dict)(
-            (key, _plain(item, f'{place}/{key}')) for key, item in value.items())
+        kind = next(kind for kind in (Counter, OrderedDict, dict) if isinstance(value, kind))
+        result = kind({key: _plain(item, f'{place}/{key}') for key, item in value.items()})
         if hasattr(value, '_metadata'):
             result._metadata = value._metadata
         return result
@@ -104,5 +106,6 @@ def _plain(value: Any, place: str) -> Any:
         return str(value)
     if isinstance(value, Namespace):
         return _plain(vars(value), place)
-    print_log(f'{place}: a {type(value).__name__} has no plain form and is not saved', 'current', logging.WARNING)
+    print_log(f'{place}: a {type(value).__name__} has no plain form and is not saved', 'current',
+              logging.WARNING)
     return None
