@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from cae_mm.checkpoint.inert import DTYPES, MOST_TENSORS, Stored, plain, row_major
+from cae_mm.checkpoint.inert import DTYPES, MOST_TENSORS, Stored, dict_of, plain, row_major
 from cae_mm.checkpoint.unpickle import unpickle
 from cae_mm.seal import CHANGED, checksum_of
 
@@ -184,6 +184,6 @@ class _Safetensors(_Reader):
 
 
 def _unique(pairs: list) -> dict:
-    if len(content := dict(pairs)) != len(pairs):
+    if len(content := dict_of(pairs)) != len(pairs):
         raise ValueError('its header repeats a name')
     return content

@@ -102,7 +102,8 @@ def _described(path: str | Path) -> Any:
             raise ValueError(f'it holds a {type(content).__name__}, and no state dict')
         check_seal(content)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise FileError(f'{path} is refused: {error}. Copy it again, or ask its author for the state dict '
+        said = ''.join(c if c.isprintable() else '?' for c in str(error))[:500]  # one line
+        raise FileError(f'{path} is refused: {said}. Copy it again, or ask its author for the state dict '
                         'alone, as .safetensors or saved by torch.save') from error
     return content
 

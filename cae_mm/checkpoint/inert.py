@@ -13,6 +13,7 @@ import torch
 MOST_OPERATIONS = 1_500_000
 MOST_VALUES = 500_000
 MOST_TENSORS = 30_000
+LONGEST_NAME = 1000
 DEEPEST = 100
 
 DTYPES = {f'torch.{name}': getattr(torch, name) for name in (
@@ -118,9 +119,10 @@ def _statistic(owner, name):
 
 
 def keyed(value):
-    """A key of a dict or an item of a set, of a type whose hash cannot be made to collide."""
-    if type(value) not in KEYS or type(value) is int and abs(value) >= 2**53:
-        raise ValueError(f'its pickle has a {type(value).__name__} as a key')
+    """A key of a dict or an item of a set: no hash that can be made to collide, no text but a name."""
+    if (type(value) not in KEYS or type(value) is int and abs(value) >= 2**53
+            or type(value) is str and not (len(value) <= LONGEST_NAME and value.isprintable())):
+        raise ValueError(f'it has a {type(value).__name__} as a key that is none: {value!r:.50}')
     return value
 
 
@@ -179,11 +181,11 @@ def plain(value: Any, size: int) -> Any:
 
     def walk(value, depth=0):
         nonlocal values, room
-        values -= 1
+        values -= MOST_VALUES // MOST_TENSORS if isinstance(value, Stored) else 1
         room -= len(value) if isinstance(value, (str, bytes)) else getattr(value, 'nbytes', 0)
         if depth > DEEPEST or values < 0 or room < 0:
-            raise ValueError('its values are nested too deep, or shared so often that they would be '
-                             'larger than the file by far')
+            raise ValueError('its values are nested too deep or too many, or shared so often that they '
+                             'would be larger than the file by far')
         if isinstance(value, dict):
             result = type(value)({key: walk(item, depth + 1) for key, item in value.items()})
             if hasattr(value, '_metadata'):

@@ -12,7 +12,6 @@ from cae_mm.checkpoint.inert import (
     CALLS,
     CONSTANTS,
     MOST_OPERATIONS,
-    MOST_TENSORS,
     Made,
     Name,
     Storage,
@@ -42,13 +41,12 @@ def unpickle(file: BinaryIO, reader: Callable[[Stored], torch.Tensor] | None = N
     Raises:
         ValueError: for whatever is not allowed, by its name, and for a damaged pickle.
     """
-    stack, below, memo, tensors, storages = [], [], {}, 0, {} if storages is None else storages
+    stack, below, memo, storages = [], [], {}, {} if storages is None else storages
     encode = functools.lru_cache(maxsize=None)(encoded)  # one text, however often it is asked for
     try:
         for count, (operation, arg, _) in enumerate(pickletools.genops(file)):
-            if count == MOST_OPERATIONS or tensors > MOST_TENSORS:
-                raise ValueError(f'its pickle has more than {MOST_OPERATIONS} operations or {MOST_TENSORS} '
-                                 'tensors')
+            if count == MOST_OPERATIONS:
+                raise ValueError(f'its pickle has more than {MOST_OPERATIONS} operations')
             match operation.name:
                 case 'BINPUT' | 'LONG_BINPUT':
                     memo[arg] = stack[-1]
@@ -94,7 +92,7 @@ def unpickle(file: BinaryIO, reader: Callable[[Stored], torch.Tensor] | None = N
                     call = CALLS[function.name]
                     made = encode(*args) if call is encoded else call(*args)
                     if isinstance(made, Stored):
-                        made.reader, tensors = reader, tensors + 1
+                        made.reader = reader
                     stack.append(made)
                 case 'NEWOBJ':
                     args, kind = stack.pop(), stack.pop()
