@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cae_mm.checkpoint.loader import read_checkpoint
+from cae_mm.checkpoint.files import read_checkpoint
 from cae_mm.models import CAEViT
 
 from .conftest import ROOT

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cae_mm.checkpoint.loader import read_checkpoint
+from cae_mm.checkpoint.files import read_checkpoint
 
 
 def test_two_processes_on_cpu(dense, run_tool, call_tool, tmp_path):
