@@ -213,7 +213,7 @@ class StrictLoadHook(Hook):
         """
         model = _unwrapped(runner.model)
         own = model.state_dict()
-        given = {k.removeprefix('module.'): v for k, v in checkpoint['state_dict'].items()
+        given = {k.removeprefix('module.'): v for k, v in checkpoint.get('state_dict', checkpoint).items()
                  if isinstance(v, Tensor)}
         if (self.new_parts and isinstance(runner.optim_wrapper, OptimWrapper)
                 and not runner.cfg.get('resume')):

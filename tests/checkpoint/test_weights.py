@@ -83,7 +83,7 @@ def test_an_array_of_another_size_is_refused(state, tmp_path, kind):
         assert '\n' not in str(error.value) and not (tmp_path / 'out.pth').exists()
 
 
-@pytest.mark.parametrize('number', ['7', '1000000', '9' * 5000])
+@pytest.mark.parametrize('number', ['7', '1000000', '9' * 500])
 def test_block_numbers_are_those_of_the_blocks_there_are(state, tmp_path, number):
     changed = state('pre-training')
     for part in ('backbone', 'head'):
