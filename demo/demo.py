@@ -6,11 +6,11 @@
 
 Every step is a command that is printed before it runs; a step whose result exists is not repeated.
 """
-import argparse
 import json
 from pathlib import Path
 
 from steps import PRETRAIN, PRETRAIN_VIEWS, TOKENIZER_VIEWS, Step, Steps, count, pretrain, print_table
+from terminal import POSITIVE, Parser, run
 
 from cae_mm.visualization import Section, draw_curves, write_report
 
@@ -71,13 +71,13 @@ def report(steps: Steps, table: list[list[str]], data: Path) -> None:
 
 def main() -> None:
     """Run all steps."""
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser = Parser(description=__doc__.split('\n')[0])
     parser.add_argument('--data', type=Path, help='folder of your own images, at any depth; with '
                         'folders of classes, or train/CLASS and val/CLASS, k-NN is measured')
     parser.add_argument('--out', type=Path, help='folder to write, default: demo_out, or '
                         'demo_out/<name of your folder>')
     parser.add_argument('--force', action='store_true', help='repeat what is done already')
-    parser.add_argument('--views', type=int, nargs=2, default=(TOKENIZER_VIEWS, PRETRAIN_VIEWS),
+    parser.add_argument('--views', type=POSITIVE, nargs=2, default=(TOKENIZER_VIEWS, PRETRAIN_VIEWS),
                         metavar=('TOKENIZER', 'CAE'), help='images that the trainings see')
     args = parser.parse_args()
     source = args.data and args.data.expanduser().resolve()
@@ -102,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

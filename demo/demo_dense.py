@@ -17,6 +17,7 @@ from mmengine.config import Config
 from mmengine.structures import BaseDataElement
 from PIL import Image
 from steps import PRETRAIN_VIEWS, ROOT, TOKENIZER_VIEWS, Step, Steps, pretrain, print_table
+from terminal import POSITIVE, Parser, run
 
 from cae_mm.engine import launch
 from cae_mm.visualization import DensePredictor, Section, draw_curves, write_report
@@ -218,13 +219,13 @@ def report(steps: Steps, table: list[list[str]], pictures: dict[str, Path]) -> N
 
 def main() -> None:
     """Run all steps."""
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser = Parser(description=__doc__.split('\n')[0])
     parser.add_argument('--out', type=Path, default=Path('demo_out'), help='folder of the demo, default: '
                         'demo_out; what demo/demo.py made there of the embedded data is used')
     parser.add_argument('--force', action='store_true', help='repeat what is done already')
-    parser.add_argument('--views', type=int, nargs=2, default=(TOKENIZER_VIEWS, PRETRAIN_VIEWS),
+    parser.add_argument('--views', type=POSITIVE, nargs=2, default=(TOKENIZER_VIEWS, PRETRAIN_VIEWS),
                         metavar=('TOKENIZER', 'CAE'), help='images that the pre-trainings see')
-    parser.add_argument('--length', type=int, nargs=2, default=(None, None),
+    parser.add_argument('--length', type=POSITIVE, nargs=2, default=(None, None),
                         metavar=('EPOCHS', 'ITERATIONS'), help='of detection and of segmentation')
     args = parser.parse_args()
     steps = Steps(args.out.resolve(), args.force)
@@ -240,4 +241,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

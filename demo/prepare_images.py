@@ -6,15 +6,18 @@
 SOURCE may have train/CLASS/* and val/CLASS/*, or folders of classes (a fifth of each becomes val), or
 images at any depth without classes (all become train, and nothing is there to measure k-NN on).
 """
-import argparse
 import hashlib
 import os
+import sys
 from pathlib import Path
 
 from PIL import Image
 
 from cae_mm.disk import SUFFIXES, list_images, named
 from cae_mm.transforms import LoadRGBImage
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / 'tools'))
+from terminal import POSITIVE, Parser, run  # noqa: E402
 
 UNLABELLED = 'unlabelled'  # the folder of images without classes
 
@@ -114,15 +117,15 @@ def prepare(source: Path, out: Path, side: int = 96, max_images: int = 20000,
 
 def main() -> None:
     """Copy as the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser = Parser(description=__doc__.split('\n')[0])
     parser.add_argument('source', type=Path, help='folder of images')
     parser.add_argument('out', type=Path, help='folder to write')
-    parser.add_argument('--side', type=int, default=96, help='of the shorter side, in pixels')
-    parser.add_argument('--max-images', type=int, default=20000, help='the share of each class stays')
+    parser.add_argument('--side', type=POSITIVE, default=96, help='of the shorter side, in pixels')
+    parser.add_argument('--max-images', type=POSITIVE, default=20000, help='the share of each class stays')
     args = parser.parse_args()
     for name, count in prepare(args.source, args.out, args.side, args.max_images).items():
         print(f'{name:<8} {count:>6}')
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -10,6 +10,7 @@ from pathlib import Path
 from cae_mm.visualization import Section
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / 'tools'))  # terminal.py, for the demos too
 TOKENIZER = 'configs/tokenizer/dvae_demo.py'
 PRETRAIN = 'configs/pretrain/cae_vitt_demo.py'
 # Images that each training sees; with fewer different ones there are more epochs.

@@ -2,6 +2,7 @@
 import functools
 import os
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
 import cae_mm  # noqa: F401  before the tests import mmcv.ops, which may need the operators of cae_mm.ops
+
+# At the end: tools/test.py is not the standard library's.
+sys.path.append(str(Path(__file__).parents[1] / 'tools'))
 
 
 def pytest_addoption(parser):

@@ -1,13 +1,13 @@
 #!/usr/bin/env python
 """Translate a checkpoint between this project, the official code, mmpretrain and timm."""
-import argparse
+from terminal import POSITIVE, Parser, run
 
 LAYOUTS = 'cae_mm', 'official', 'timm', 'mmpretrain', 'mmpretrain-vit'
 
 
 def main() -> None:
     """Translate as the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument('checkpoint', help='checkpoint to read, .pth or .safetensors')
     parser.add_argument('out', help='file to write, .pth or .safetensors')
     parser.add_argument('--from', dest='source', choices=LAYOUTS, help='found out by default')
@@ -18,9 +18,9 @@ def main() -> None:
     parser.add_argument('--pooling', choices=('token', 'mean'), help='what the final norm of the target '
                         'normalises: all tokens, or the mean of the patches; by default as in the '
                         'source, and the mean for a classifier of ours')
-    parser.add_argument('--num-heads', type=int, help='attention heads of the encoder, where neither the '
-                        'file says so nor the usual number of its origin and size is right')
-    parser.add_argument('--img-size', type=int, nargs='+', metavar=('HEIGHT', 'WIDTH'),
+    parser.add_argument('--num-heads', type=POSITIVE, help='attention heads of the encoder, where neither '
+                        'the file says so nor the usual number of its origin and size is right')
+    parser.add_argument('--img-size', type=POSITIVE, nargs='+', metavar=('HEIGHT', 'WIDTH'),
                         help='image size of the target, one number for a square')
     parser.add_argument('--positions', choices=('recompute', 'resize'),
                         help='at another image size, recompute the exact sine-cosine table (default '
@@ -37,10 +37,10 @@ def main() -> None:
         report = convert_file(args.checkpoint, args.out, args.target, source=args.source,
                               num_heads=args.num_heads, export=args.export, pooling=args.pooling,
                               img_size=size, positions=args.positions)
-    except (OSError, ValueError) as error:
-        parser.exit(1, f'{args.checkpoint}: {error}\n')
+    except ValueError as error:
+        raise ValueError(f'{args.checkpoint}: {error}') from error
     print('\n'.join(report))
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

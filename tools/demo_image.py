@@ -6,17 +6,18 @@ import sys
 from pathlib import Path
 
 from options import add_config_options
+from terminal import Parser, number, run
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     add_config_options(parser)
     parser.add_argument('checkpoint', help='checkpoint of the whole model; it also names the classes')
     parser.add_argument('--images', nargs='+', type=Path, required=True, help='files or folders')
     parser.add_argument('--out', type=Path, required=True,
                         help='picture to write, or the folder for several, as PNG')
-    parser.add_argument('--score-thr', type=float, default=0.3,
+    parser.add_argument('--score-thr', type=number(float, 0, 1), default=0.3,
                         help='leave out objects with a lower score')
     return parser.parse_args()
 
@@ -75,4 +76,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

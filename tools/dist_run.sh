@@ -10,6 +10,12 @@ if [ $# -lt 2 ]; then
 fi
 TOOL=$1
 GPUS=$2
+TOOLS=$(dirname "$0")
+. "$TOOLS/counts.sh"
+count GPUS 1 1024
+count NNODES 1 100000
+count NODE_RANK 0 99999
+count PORT 1 65535
 CORES=$(( $(nproc 2>/dev/null || sysctl -n hw.ncpu) / GPUS ))
 
 # A process on CPU computes with its share of the cores (torchrun would give it one).
@@ -20,5 +26,4 @@ else
     MEETING=(--nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}"
              --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}")
 fi
-exec bash "$(dirname "$0")/python.sh" -m torch.distributed.run "${MEETING[@]}" --nproc_per_node="$GPUS" \
-    "$TOOL" "${@:3}"
+exec bash "$TOOLS/python.sh" "$TOOLS/torchrun.py" "${MEETING[@]}" --nproc_per_node="$GPUS" "$TOOL" "${@:3}"

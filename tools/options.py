@@ -2,13 +2,28 @@
 import argparse
 from pathlib import Path
 
+from terminal import NATURAL, POSITIVE, number
+
 
 class KeyValues(argparse.Action):
-    """mmengine's DictAction, imported when there is something to parse."""
+    """mmengine's DictAction, imported when there is something to parse; each key is given once."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         from mmengine.config import DictAction
-        DictAction(self.option_strings, self.dest, nargs='+')(parser, namespace, values, option_string)
+        given = set(getattr(namespace, self.dest, None) or ())
+        for text in values:
+            key, equals, value = text.partition('=')
+            if not equals or not all(key.split('.')):
+                raise argparse.ArgumentError(self, f'{text} is no setting: write KEY=VALUE')
+            for other in given:
+                if f'{key}.'.startswith(f'{other}.') or f'{other}.'.startswith(f'{key}.'):
+                    raise argparse.ArgumentError(self, f'{key} is given twice' if key == other else
+                                                 f'{key} and {other} set the same: give one of them')
+            given.add(key)
+            # mmengine takes a bracket without its other half for text.
+            if any(value.count(left) != value.count(right) for left, right in ('[]', '()')):
+                raise argparse.ArgumentError(self, f'{text} has brackets that do not match')
+            DictAction(self.option_strings, self.dest, nargs='+')(parser, namespace, [text])
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -41,11 +56,11 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
                         help='mean of the patch tokens, or the class token')
     parser.add_argument('--features', type=Path, metavar='DIR', help='keep the features here, or '
                         'take them from here if they are there')
-    parser.add_argument('--penalties', type=float, nargs='+', metavar='P',
+    parser.add_argument('--penalties', type=number(float, 0), nargs='+', metavar='P',
                         help='factors of the squared weights of the linear probe, of which held-out '
                         'training images choose')
     parser.add_argument('--amp', action='store_true', help='run the encoder in bfloat16')
-    parser.add_argument('--batch-size', type=int, default=128)
-    parser.add_argument('--num-workers', type=int, default=0, help='processes that load images')
-    parser.add_argument('--seed', type=int, default=0, help='of the random initialisation')
+    parser.add_argument('--batch-size', type=POSITIVE, default=128)
+    parser.add_argument('--num-workers', type=NATURAL, default=0, help='processes that load images')
+    parser.add_argument('--seed', type=NATURAL, default=0, help='of the random initialisation')
     parser.add_argument('--out', type=Path, help='also write the numbers to this json file')

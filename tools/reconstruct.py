@@ -4,17 +4,18 @@ import argparse
 from pathlib import Path
 
 from options import add_config_options
+from terminal import NATURAL, POSITIVE, Parser, run
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     add_config_options(parser)
     parser.add_argument('checkpoint', help='checkpoint of the whole pre-training model')
     parser.add_argument('--images', nargs='+', type=Path, required=True, help='files or folders')
     parser.add_argument('--out', required=True, help='PNG file to write')
-    parser.add_argument('--num', type=int, default=8, help='number of images')
-    parser.add_argument('--seed', type=int, default=0, help='of the choice of images and masks')
+    parser.add_argument('--num', type=POSITIVE, default=8, help='number of images')
+    parser.add_argument('--seed', type=NATURAL, default=0, help='of the choice of images and masks')
     return parser.parse_args()
 
 
@@ -50,4 +51,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -13,7 +13,13 @@ CONFIG=$3
 WORK_DIR=$4
 GPUS=${GPUS:-8}
 GPUS_PER_NODE=${GPUS_PER_NODE:-8}
+CPUS_PER_TASK=${CPUS_PER_TASK:-8}
 TOOLS=$(cd "$(dirname "$0")" && pwd)
+. "$TOOLS/counts.sh"
+count GPUS 1 100000
+count GPUS_PER_NODE 1 1024
+count CPUS_PER_TASK 1 4096
+count PORT 1 65535
 
 if [ -n "${PORT:-}" ]; then
     export MASTER_PORT=$PORT
@@ -25,7 +31,7 @@ exec srun -p "$PARTITION" \
     --gres=gpu:"$GPUS_PER_NODE" \
     --ntasks="$GPUS" \
     --ntasks-per-node="$GPUS_PER_NODE" \
-    --cpus-per-task="${CPUS_PER_TASK:-8}" \
+    --cpus-per-task="$CPUS_PER_TASK" \
     --kill-on-bad-exit=1 \
     ${SRUN_ARGS:-} \
     bash "$TOOLS/python.sh" -u "$TOOLS/train.py" "$CONFIG" --work-dir "$WORK_DIR" --launcher slurm "${@:5}"

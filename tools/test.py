@@ -4,11 +4,12 @@ import argparse
 from pathlib import Path
 
 from options import add_config_options
+from terminal import Parser, run
 
 
 def parse_args(args=None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     add_config_options(parser)
     parser.add_argument('checkpoint', help='path of the checkpoint')
     parser.add_argument('--out', help='file to write: metrics (.json) or predictions (.pkl)')
@@ -41,8 +42,7 @@ def main() -> None:
     metrics = getattr(runner, part)()
     if args.out and args.out.endswith('.json') and is_main_process():
         mmengine.dump(metrics, args.out)
-    launch.end_processes()
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -5,11 +5,12 @@ import os
 from pathlib import Path
 
 from options import add_config_options
+from terminal import Parser, run
 
 
 def parse_args(args=None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     add_config_options(parser)
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='continue from this checkpoint; without a value or with auto, from '
@@ -75,8 +76,7 @@ def main() -> None:
     merge_args(cfg, args)
     launch.start_processes(cfg)
     launch.build_runner(cfg, 'train', 'val').train()
-    launch.end_processes()
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

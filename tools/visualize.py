@@ -10,20 +10,21 @@ import random
 from pathlib import Path
 
 from options import add_encoder_options
+from terminal import NATURAL, POSITIVE, Parser, number, run
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_encoder_options(parser)
     parser.add_argument('--images', nargs='+', type=Path, required=True, help='files or folders')
     parser.add_argument('--out', required=True, help='PNG file to write')
-    parser.add_argument('--num', type=int, default=8, help='number of pictures')
-    parser.add_argument('--seed', type=int, default=0, help='of the choice of pictures')
-    parser.add_argument('--size', type=int, help='shorter side of the pictures in pixels, default: as '
+    parser.add_argument('--num', type=POSITIVE, default=8, help='number of pictures')
+    parser.add_argument('--seed', type=NATURAL, default=0, help='of the choice of pictures')
+    parser.add_argument('--size', type=POSITIVE, help='shorter side of the pictures in pixels, default: as '
                         'the encoder was trained; larger ones give finer maps')
-    parser.add_argument('--layer', type=int, default=-1, help='block to look into, from 0; -1: the last')
+    parser.add_argument('--layer', type=number(int, -1), default=-1,
+                        help='block to look into, from 0; -1: the last')
     parser.add_argument('--heads', action='store_true', help='draw each attention head, too')
     return parser.parse_args()
 
@@ -93,4 +94,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -133,8 +133,10 @@ def build_runner(cfg: Config, *parts: str) -> Runner:
     return runner
 
 
-def end_processes() -> None:
-    """Close the process group; after a distributed run on CPUs, end this process with status 0 instead.
+def end_processes(status: int = 0) -> None:
+    """Close the process group; after an error, or a distributed run on CPUs, end this process instead.
+
+    The other processes may never come to close the group with one that failed.
 
     gloo's threads live as long as DDP's reducer, that is, to the end. One that lets go of a tensor
     while the interpreter is taken down aborts the process ("terminate called without an active
@@ -144,10 +146,10 @@ def end_processes() -> None:
     """
     if not torch.distributed.is_initialized():
         return
-    if torch.distributed.get_backend() != 'gloo':
+    if torch.distributed.get_backend() != 'gloo' and not status:
         torch.distributed.destroy_process_group()
         return
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(status)

@@ -11,7 +11,8 @@ from cae_mm.evaluation.features import FEATURES
 
 from .conftest import ROOT
 
-TOOLS = sorted(path.name for path in (ROOT / 'tools').glob('*.py') if path.name != 'options.py')
+TOOLS = sorted({path.name for path in (ROOT / 'tools').glob('*.py')}
+               - {'options.py', 'terminal.py', 'torchrun.py'})
 CHOICES = {'convert.py': (LAYOUTS, tuple(NORMS)), 'knn.py': (FEATURES,)}
 
 

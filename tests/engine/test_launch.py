@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from options import add_config_options
 
 from cae_mm.engine import launch, overrides
-from tools.options import add_config_options
 
 CONFIG = """
 data_root = 'data/birds/'
