@@ -4,6 +4,7 @@ import atexit
 import importlib.util
 import os
 import sys
+import traceback
 from datetime import timedelta
 from pathlib import Path
 
@@ -28,20 +29,25 @@ def load_config(args: argparse.Namespace) -> Config:
     Raises:
         FileNotFoundError: when the config, or the file of ``classes``, does not exist.
         ImportError: when what detection or segmentation needs is not installed.
-        ValueError: when an option changes nothing, or cannot be; see ``apply_options``.
+        ValueError: when the config cannot be read, has no model or another file in the place of its
+            ``work_dir``; when an option changes nothing, or cannot be; see ``apply_options``.
     """
-    if not Path(args.config).is_file():
-        raise FileNotFoundError(f'there is no config {args.config}')
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config)
+    if not isinstance(cfg.get('model'), dict) or 'type' not in cfg.model:
+        raise ValueError(f'{args.config} is no config of a model: it has no model=dict(type=...)')
     check_packages(cfg)
-    named = {key: getattr(args, key, None) for key in ('data_root', 'pretrained')}
-    apply_options(cfg, {**(args.cfg_options or {}),
-                        **{key: value for key, value in named.items() if value is not None}})
+    options = args.cfg_options or {}
+    named = {key: value for key in ('data_root', 'pretrained', 'work_dir')
+             if (value := getattr(args, key, None)) is not None}
+    for key in named.keys() & options.keys():
+        raise ValueError(f'--{key.replace("_", "-")} {named[key]} and --cfg-options {key}={options[key]}: '
+                         'give one of them')
+    apply_options(cfg, {**options, **named})
     cfg.launcher = args.launcher
-    if args.work_dir is not None:
-        cfg.work_dir = args.work_dir
-    elif cfg.get('work_dir') is None:
+    if cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(args.config).stem)
+    if Path(cfg.work_dir).exists() and not Path(cfg.work_dir).is_dir():
+        raise ValueError(f'work_dir={cfg.work_dir} is a file: name a folder')
     for key in LOADERS:
         if cfg.get(key) is None:
             continue
@@ -51,6 +57,31 @@ def load_config(args: argparse.Namespace) -> Config:
         if not torch.cuda.is_available():
             cfg[key].pin_memory = False
     return cfg
+
+
+def read_config(path: str) -> Config:
+    """Read a config.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: for whatever goes wrong in it or in its bases, naming file and line.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'there is no config {path}')
+    try:
+        return Config.fromfile(path)
+    except Exception as error:  # a config is Python, where anything can go wrong
+        file, line = path, getattr(error, 'lineno', None)
+        for frame, number in traceback.walk_tb(error.__traceback__):
+            if frame.f_code.co_name in ('_file2dict', '_is_lazy_import'):  # mmengine reads this file
+                file = frame.f_locals['filename']
+            elif frame.f_code.co_filename == file:  # and runs it
+                line = number
+        what = f'{type(error).__name__}: {getattr(error, "msg", error)}'
+        if isinstance(error, RecursionError):
+            what = 'its _base_ leads back to itself'
+        place = path if Path(file).resolve() == Path(path).resolve() else f'{path}: {Path(file).resolve()}'
+        raise ValueError(f'{place}{f", line {line}" if line else ""}: {what}') from error
 
 
 def check_packages(cfg: Config) -> None:

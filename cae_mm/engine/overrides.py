@@ -9,6 +9,8 @@ from mmengine.config import Config, ConfigDict
 
 from cae_mm.datasets.annotations import leaf_datasets
 from cae_mm.disk import read_regular
+from cae_mm.engine.checks import check_values
+from cae_mm.engine.keys import check_keys
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 DATA_KEYS = LOADERS + ('val_evaluator', 'test_evaluator', 'custom_hooks', 'default_hooks')
@@ -21,7 +23,8 @@ def apply_options(cfg: Config, options: dict) -> None:
     it, or several folders for training; ``data_prefix``, the folder in it with the images to train on;
     ``tokenizer``, the checkpoint of ``model.target_generator``; ``pretrained``, that of the backbone
     ('none': random weights); ``num_classes``, in all of the model; ``classes``, see ``set_classes``;
-    and sizes of images, wherever their old values stand. ``cfg.changes`` then says in how many places.
+    sizes of images, wherever their old values stand; and those of ``PLACES``. ``cfg.changes`` then says
+    in how many places.
 
     Args:
         cfg (Config): changed in place.
@@ -29,24 +32,30 @@ def apply_options(cfg: Config, options: dict) -> None:
 
     Raises:
         FileNotFoundError: when the file of ``classes`` does not exist.
-        ValueError: when a short setting changes nothing; see also the functions below.
+        ValueError: when a setting changes nothing, or is out of range; see ``check_keys``, ``check_values``
+            and the functions below.
     """
+    check_keys(cfg, options, SHORT)
     old = {key: copy.deepcopy(cfg.get(key)) for key in SHORT}
     cfg.merge_from_dict(options)
     cfg.changes = []
     for key, put in SHORT.items():
         value = cfg.get(key)
         # What the config itself says of these two is written nowhere else.
-        if value is None or value == old[key] and key not in ('tokenizer', 'classes'):
+        if (key not in options if key in PLACES else value is None or (
+                value == old[key] and key not in ('tokenizer', 'classes'))):
             continue
         places = put(cfg, key, old)
         if not places:
             raise ValueError(
                 f'{key}={value} changes nothing: {cfg.filename} ' + (
-                    f'uses its {key}={old[key]} nowhere' if old[key] is not None else f'has no {key}'))
+                    f'uses its {key}={old[key]} nowhere' if old[key] is not None else f'has no {key}')
+                + ''.join(f', but {name}' for name in cfg.get('train_cfg') or ()
+                          if name.startswith('max_') and key.startswith('max_')))
         if value != old[key]:
             number, where = sum(places.values()), ', '.join(places)
             cfg.changes.append(f'{key}={cfg[key]}: {number} place{"s" * (number > 1)} ({where})')
+    check_values(cfg)
 
 
 def dicts(node) -> Iterator[dict]:
@@ -233,8 +242,28 @@ def distinct_colours(number: int) -> list[list[int]]:
     return colormaps['turbo']([i * 0.618034 % 1 for i in range(number)], bytes=True)[:, :3].tolist()
 
 
+def set_places(cfg: Config, key: str, old: dict) -> Counter:
+    """Put ``cfg[key]`` in those places of ``PLACES`` that the config has."""
+    places = Counter()
+    for place in PLACES[key]:
+        section, _, name = place.rpartition('.')
+        node = cfg
+        for part in section.split('.'):
+            node = node.get(part) or {}
+        if name in node:
+            node[name] = cfg[key]
+            places[section.split('.')[0]] += 1
+    return places
+
+
+# Where these short settings of the command line belong.
+PLACES = dict(
+    lr=['optim_wrapper.optimizer.lr'], batch_size=['train_dataloader.batch_size'],
+    max_epochs=['train_cfg.max_epochs'], max_iters=['train_cfg.max_iters'],
+    num_workers=[f'{loader}.num_workers' for loader in LOADERS])
 # In the order in which they are put in place.
 SHORT = dict(
+    dict.fromkeys(PLACES, set_places),
     data_root=set_data_root, data_prefix=set_data_prefix, tokenizer=set_tokenizer,
     pretrained=set_pretrained, num_classes=set_num_classes, classes=set_classes,
     **dict.fromkeys(('train_scales', 'crop_scales', 'crop_size', 'test_scale'), set_size))

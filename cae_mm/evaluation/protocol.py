@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader
 
 from cae_mm.checkpoint.facts import check_pixels
 from cae_mm.checkpoint.loader import load_backbone
-from cae_mm.engine.launch import join_processes
+from cae_mm.engine import launch
+from cae_mm.engine.overrides import apply_options
 from cae_mm.evaluation.features import check_feature, extract_features, labelled_loader
 from cae_mm.evaluation.knn import check_k, knn_accuracy
 from cae_mm.evaluation.lbfgs_probe import PENALTIES, lbfgs_probe
@@ -200,7 +201,7 @@ def read_config(args: argparse.Namespace) -> Config | str:
 
     Raises:
         FileNotFoundError: when it is neither a file nor a config or encoder of this name.
-        ValueError: for options to an encoder, which has no config.
+        ValueError: for options to an encoder, which has no config; see ``apply_options``.
     """
     from cae_mm.hub import ModelHub, list_models
     if args.config in list_models():
@@ -209,13 +210,13 @@ def read_config(args: argparse.Namespace) -> Config | str:
                              'config')
         return args.config
     if Path(args.config).is_file():
-        cfg = Config.fromfile(args.config)
+        cfg = launch.read_config(args.config)
     elif ModelHub.has(args.config):
         cfg = ModelHub.get(args.config).config
     else:
         raise FileNotFoundError(f'there is no config {args.config}, and no model of this name: '
                                 f'{", ".join(list_models())}')
-    cfg.merge_from_dict(args.cfg_options or {})
+    apply_options(cfg, args.cfg_options or {})
     return cfg
 
 
@@ -232,7 +233,7 @@ def check_writable(path: Path) -> None:
 
 def run(args: argparse.Namespace, k: Sequence[int] = (), probe: bool = False) -> None:
     """Measure what a command line asks for, on all ranks; the first prints it and writes ``args.out``."""
-    join_processes()
+    launch.join_processes()
     penalties = args.penalties or PENALTIES
     if args.out:
         check_writable(args.out)
