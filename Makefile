@@ -8,20 +8,30 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 PYTHON ?= python3
+# A thread pool per core and process is enough: more of them slow each other down.
+CORES ?= $(shell nproc)
+# What is given is data. Make would run the $(shell ...) in it, here or on its way to the commands, which get it
+# from their environment: a shell would run what stands in the text of a command.
+$(foreach name,DATA OUT FORCE TORCH PYTHON FORCE_CUDA,$(eval override $(name) := $$(value $(name))))
+override CORES := $(if $(filter file,$(origin CORES)),$(CORES),$(value CORES))
+MAKEOVERRIDES :=
+export DATA OUT PYTHON FORCE_CUDA
+without = $(if $(2),$(call without,$(subst $(firstword $(2)),,$(1)),$(wordlist 2,11,$(2))),$(1))
+DIGITS := 1 2 3 4 5 6 7 8 9 0
+$(if $(call without,$(TORCH),. $(DIGITS)),$(error TORCH is a version of PyTorch, such as 2.13.0))
+$(if $(filter 0,$(CORES))$(call without,$(CORES),$(DIGITS)),$(error CORES is a whole number from 1 on))
 ENV := .venv$(if $(TORCH),-$(TORCH))
 RUN := $(ENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 MMCV := $(shell grep ^onedl-mmcv constraints.txt)
-# A thread pool per core and process is enough: more of them slow each other down.
-CORES := $(shell nproc)
 
 .PHONY: demo demo-dense test ops
 demo: $(ENV)/installed
-	OMP_NUM_THREADS=$(CORES) $(RUN) demo/demo.py $(if $(OUT),--out '$(OUT)') \
-		$(if $(DATA),--data '$(DATA)') $(if $(FORCE),--force)
+	OMP_NUM_THREADS=$(CORES) $(RUN) demo/demo.py $(if $(OUT),--out="$$OUT") \
+		$(if $(DATA),--data="$$DATA") $(if $(FORCE),--force)
 
 demo-dense: $(ENV)/installed
-	OMP_NUM_THREADS=$(CORES) $(RUN) demo/demo_dense.py $(if $(OUT),--out '$(OUT)') \
+	OMP_NUM_THREADS=$(CORES) $(RUN) demo/demo_dense.py $(if $(OUT),--out="$$OUT") \
 		$(if $(FORCE),--force)
 
 test: $(ENV)/installed
@@ -32,7 +42,7 @@ test: $(ENV)/installed
 # cache stays out of it: a build with operators may lie there, for another PyTorch.
 $(ENV)/installed: setup.cfg constraints.txt
 	@echo 'Installing PyTorch and the OpenMMLab packages into $(ENV): some minutes, once.'
-	test -x $(RUN) || $(PYTHON) -m venv $(ENV)
+	test -x $(RUN) || "$$PYTHON" -m venv $(ENV)
 	$(PIP) install -q $(if $(TORCH),torch===$(TORCH) torchvision,$(shell grep ^torch constraints.txt))
 	$(PIP) install -q --no-cache-dir --no-deps $(MMCV)
 	grep -v ^torch constraints.txt > $(ENV)/constraints.txt

@@ -112,19 +112,20 @@ def tell():
 def test_new_parts_of_a_trained_model(toy_config, call_tool, tmp_path):
     """They start anew, everything else from the checkpoint; resumed, nothing does."""
     first, second = tmp_path / 'first', tmp_path / 'second'
-    options = ['train_cfg.max_epochs=1', 'lr=1e-30', 'param_scheduler.min_lr=0.']
-    call_tool('train.py', toy_config, '--work-dir', first, '--cfg-options', *options, 'randomness.seed=1')
+    options = ['lr=1e-30', 'param_scheduler.min_lr=0.']
+    call_tool('train.py', toy_config, '--work-dir', first, '--cfg-options', *options, 'max_epochs=1',
+              'randomness.seed=1')
     again = ['train.py', toy_config, '--work-dir', second, '--resume', '--new-parts', 'head.blocks',
              '--cfg-options', f'load_from={first / "iter_6.pth"}', *options]
-    call_tool(*again)
+    call_tool(*again, 'max_epochs=1')
     [log] = second.glob('*/*.log')
     assert 'new parts, which keep their initial weights: head.blocks (' in log.read_text()
-    call_tool(*again, 'train_cfg.max_epochs=2')
+    call_tool(*again, 'max_epochs=2')
     old, new = weights(first / 'iter_6.pth'), weights(second / 'iter_12.pth')
     changed = {name for name in old if not torch.equal(old[name], new[name])}
     assert changed and all(name.startswith('head.blocks.') for name in changed)
     with pytest.raises(ValueError, match='--new-parts are those that a checkpoint does not fill'):
-        call_tool(*again[:-5])
+        call_tool(*again[:-4])
 
 
 def test_deterministic(toy_config, run_tool, tmp_path):
