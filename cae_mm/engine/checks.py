@@ -103,7 +103,7 @@ def check_values(cfg: Config) -> None:
     Raises:
         ValueError: naming the key, its value, and what it may be.
     """
-    for path, owner, key, value in _values(cfg._cfg_dict):
+    for path, owner, key, value in sorted(_values(cfg._cfg_dict), key=lambda found: found[0].count('.')):
         if isinstance(value, float) and math.isnan(value):
             raise ValueError(f'{path}={value} is no number')
         for names, allowed, words in VALUES:
@@ -129,9 +129,9 @@ def _values(node: Any, path: str = '', owner: str = '') -> Iterator[tuple[str, s
 
 
 def _check_sizes(path: str, node: dict) -> None:
-    dims, heads = node.get('attn_dims') or node.get('embed_dims'), node.get('num_heads')
-    if dims and heads and dims % heads:
-        raise ValueError(f'{path}: {dims} channels do not split into num_heads={heads}')
+    dims, heads = 'attn_dims' if node.get('attn_dims') else 'embed_dims', node.get('num_heads')
+    if heads and node.get(dims, 0) % heads:
+        raise ValueError(f'{path}: {dims}={node[dims]} do not split into num_heads={heads}')
     sides, patch = node.get('img_size'), node.get('patch_size')
     sides = sides if isinstance(sides, (list, tuple)) else [sides or 0]
     if patch and any(side % patch for side in sides):

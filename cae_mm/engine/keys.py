@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from mmengine import registry as registries
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS, Registry
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, LogProcessor, Runner, TestLoop, ValLoop
@@ -40,7 +41,10 @@ READERS = {
     'env_cfg.mp_cfg': [set_multi_processing],
     'default_hooks': ['runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'],
     'log_processor': [LogProcessor],
-    'compile_model': [torch.compile]}
+    'compile_model': [torch.compile],
+    '*init_cfg': ['resize_rel_pos', 'trained_with'],  # of PretrainedEncoder, which takes Pretrained's place
+}
+PASSED_ON = {CheckpointHook: Runner.save_checkpoint}  # to what a class passes what it does not take itself
 GIVEN = {'self', 'launcher', 'cfg'}  # arguments that no config gives
 ALWAYS = {'type', '_scope_', '_delete_'}
 PACKAGES = {'cae_mm', 'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmseg', 'timm'}
@@ -83,30 +87,34 @@ def _value(cfg, options: dict, node: dict, path: str, part: str, text: str, shor
     scope, here = cfg.get('default_scope'), f'{path}.{part}'.lstrip('.')
     kind = options.get(f'{path}.type', node.get('type'))
     names = known(path, kind, scope)
-    if not path and part in node and part not in names | short:
+    if not path and part in node and part not in {*names, *short}:
         places = [name for name, value in nodes(node) if value == node[part] and name != part]
         raise ValueError(f'{text} changes nothing: the {part} of {cfg.filename} is already in its place'
                          + (f': set {" or ".join(places[:3])}' if places else ''))
     if part == 'type' and kind != node.get('type'):
         check_type(kind, node.get('type'), scope, text)
-    reads = part in names | short if names is not None else is_read(part)
+    reads = part in short or (part in names if names is not None else is_read(part))
     # In a list by names, as that of the hooks, a part of one's own has a name of one's own, and a type.
     own = path and not kind and f'{here}.type' in options
     if not (part in node or part in ALWAYS or reads or own):
         near = nearest(cfg, path, part, {*node, *(names or ()), *short})
         way_out = suggestion(near) or f'; there are {", ".join(sorted(short or names or node))}'
         raise ValueError(f'{text} changes nothing: {cfg.filename} has no {here}{way_out}')
-    return node.get(part)
+    return node.get(part, (names or {}).get(part))
 
 
-def known(path: str, kind: Any, scope: str | None) -> set[str] | None:
-    """The keys that are read of a part of a config with a type; None where these cannot be told."""
+def known(path: str, kind: Any, scope: str | None) -> dict[str, Any] | None:
+    """The keys that are read of a part of a config with a type, and what they are without a value.
+
+    None where the keys cannot be told.
+    """
     readers = [reader for pattern, found in READERS.items() if fnmatch(path, pattern) for reader in found]
-    classes = [reader for reader in readers if not isinstance(reader, str)] + [*registered(kind, scope)]
-    found = [arguments(reader) for reader in classes]
-    if None in found or not (found or readers):
+    names = [reader for reader in readers if isinstance(reader, str)]
+    classes = registered(kind, scope) or [reader for reader in readers if reader not in names]
+    found = [*map(arguments, classes), dict.fromkeys(names)]
+    if None in found or not (classes or readers):
         return None
-    return {reader for reader in readers if isinstance(reader, str)}.union(*found) - GIVEN
+    return {name: value for names in found for name, value in names.items() if name not in GIVEN}
 
 
 def registered(kind: Any, scope: str | None) -> dict[Callable, Registry | None]:
@@ -145,24 +153,29 @@ def check_type(kind: Any, old: Any, scope: str | None, text: str) -> None:
 
 
 @cache
-def arguments(reader: Callable) -> frozenset[str] | None:
-    """Names of the arguments of a class or function, with those of its bases where it passes on any."""
-    names, passes_on = set(), False
+def arguments(reader: Callable) -> dict[str, Any] | None:
+    """The arguments of a class or function and their defaults; None where it passes any on to others.
+
+    Those that it passes on to its bases are among them.
+    """
+    names, passes_on = {}, False
     for part in inspect.getmro(reader) if inspect.isclass(reader) else [reader]:
         init = vars(part).get('__init__') if inspect.isclass(reader) else part
         if init is None:
             continue
         if part in (object, nn.Module):
-            return None if passes_on and part is object else frozenset(names)
+            return None if passes_on and part is object else names
         try:
             parameters = inspect.signature(init).parameters.values()
         except (TypeError, ValueError):
             return None
-        names |= {arg.name for arg in parameters
-                  if arg.kind in (arg.POSITIONAL_OR_KEYWORD, arg.KEYWORD_ONLY)}
+        names = {arg.name: None if arg.default is arg.empty else arg.default for arg in parameters
+                 if arg.kind in (arg.POSITIONAL_OR_KEYWORD, arg.KEYWORD_ONLY)} | names
+        if part in PASSED_ON:
+            return names | arguments(PASSED_ON[part])
         passes_on = any(arg.kind is arg.VAR_KEYWORD for arg in parameters)
         if not passes_on:
-            return frozenset(names)
+            return names
     return None
 
 

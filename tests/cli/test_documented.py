@@ -146,8 +146,7 @@ def parse(tool, words, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Parsed) as parsed:
         patch.setattr(argparse.ArgumentParser, 'parse_args', stop)
         patch.setattr(sys, 'argv', [tool, *words])
-        patch.syspath_prepend(ROOT / 'tools')
-        runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
+        runpy.run_path(str(ROOT / 'tools' / tool))['main']()
     return parsed.value.args[0]
 
 
