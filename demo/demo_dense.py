@@ -64,9 +64,11 @@ class Task:
             pretrained (Path): checkpoint of CAE.
             length (int, optional): epochs or iterations, as the config counts; its own by default.
         """
-        loop = Config.fromfile(ROOT / self.config).train_cfg
-        unit = 'epoch' if 'max_epochs' in loop else 'iter'
-        options = [f'train_cfg.max_{unit}s={length}'] if length else []
+        cfg = Config.fromfile(ROOT / self.config)
+        loop, unit = cfg.train_cfg, 'epoch' if 'max_epochs' in cfg.train_cfg else 'iter'
+        options = [f'max_{unit}s={length}'] if length else []
+        if length and unit == 'iter':  # the warm-up is no longer
+            options.append(f'param_scheduler.0.end={min(cfg.param_scheduler[0].end, length + 1)}')
         if start == 'scratch':
             pretrained = 'none'
             options.append('optim_wrapper.paramwise_cfg.layer_decay_rate=1')

@@ -1,6 +1,6 @@
 #!/usr/bin/env python
 """Translate a checkpoint between this project, the official code, mmpretrain and timm."""
-from terminal import POSITIVE, Parser, run
+from terminal import POSITIVE, Parser, new_file, run
 
 LAYOUTS = 'cae_mm', 'official', 'timm', 'mmpretrain', 'mmpretrain-vit'
 
@@ -9,7 +9,8 @@ def main() -> None:
     """Translate as the command line says."""
     parser = Parser(description=__doc__)
     parser.add_argument('checkpoint', help='checkpoint to read, .pth or .safetensors')
-    parser.add_argument('out', help='file to write, .pth or .safetensors')
+    parser.add_argument('out', type=new_file('.pth', '.pt', '.safetensors'),
+                        help='file to write, .pth or .safetensors')
     parser.add_argument('--from', dest='source', choices=LAYOUTS, help='found out by default')
     parser.add_argument('--to', dest='target', choices=LAYOUTS, default='cae_mm',
                         help='mmpretrain is its BEiTViT and CAE, mmpretrain-vit its VisionTransformer')

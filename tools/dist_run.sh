@@ -9,7 +9,7 @@ if [ $# -lt 2 ]; then
     exit 2
 fi
 TOOL=$1
-GPUS=$2
+GPUS=${2:-none}
 TOOLS=$(dirname "$0")
 . "$TOOLS/counts.sh"
 count GPUS 1 1024

@@ -2,7 +2,7 @@
 import argparse
 from pathlib import Path
 
-from terminal import NATURAL, POSITIVE, number
+from terminal import NATURAL, POSITIVE, new_file, number
 
 
 class KeyValues(argparse.Action):
@@ -63,4 +63,4 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--batch-size', type=POSITIVE, default=128)
     parser.add_argument('--num-workers', type=NATURAL, default=0, help='processes that load images')
     parser.add_argument('--seed', type=NATURAL, default=0, help='of the random initialisation')
-    parser.add_argument('--out', type=Path, help='also write the numbers to this json file')
+    parser.add_argument('--out', type=new_file(), help='also write the numbers to this json file')

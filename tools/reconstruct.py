@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from options import add_config_options
-from terminal import NATURAL, POSITIVE, Parser, run
+from terminal import NATURAL, POSITIVE, Parser, new_file, run
 
 
 def parse_args() -> argparse.Namespace:
@@ -13,7 +13,7 @@ def parse_args() -> argparse.Namespace:
     add_config_options(parser)
     parser.add_argument('checkpoint', help='checkpoint of the whole pre-training model')
     parser.add_argument('--images', nargs='+', type=Path, required=True, help='files or folders')
-    parser.add_argument('--out', required=True, help='PNG file to write')
+    parser.add_argument('--out', type=new_file('.png'), required=True, help='PNG file to write')
     parser.add_argument('--num', type=POSITIVE, default=8, help='number of images')
     parser.add_argument('--seed', type=NATURAL, default=0, help='of the choice of images and masks')
     return parser.parse_args()

@@ -7,6 +7,7 @@ import argparse
 import errno
 import json
 import linecache
+import math
 import os
 import re
 import sys
@@ -43,18 +44,31 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f'{message}; --help lists the options')
 
 
-def number(kind: type, least: float, below: float = float('inf')) -> Callable:
-    """A ``type`` of argparse: an int or float from ``least`` on and smaller than ``below``."""
+def number(kind: type, least: float, most: float = math.inf) -> Callable:
+    """A ``type`` of argparse: a finite int or float from ``least`` to ``most``."""
     def convert(text):
         try:
             value = kind(text)
         except ValueError:
             value = None
-        if value is None or not least <= value < below:
-            bounds = 'on' if below == float('inf') else f'to below {below}'
+        if value is None or not (math.isfinite(value) and least <= value <= most):
+            bounds = f'from {least} ' + ('on' if most == math.inf else f'to {most}')
             raise argparse.ArgumentTypeError(
-                f'{text} is no {"whole " if kind is int else ""}number from {least} {bounds}')
+                f'{text} is no {"whole " if kind is int else ""}number {bounds}')
         return value
+    return convert
+
+
+def new_file(*suffixes: str) -> Callable:
+    """A ``type`` of argparse: a file that can be written, with one of these suffixes if there are any."""
+    def convert(text):
+        path = Path(text)
+        there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+        if path.is_dir() or not (path.exists() or there.is_dir()) or not os.access(there, os.W_OK):
+            raise argparse.ArgumentTypeError(f'{text} cannot be written: name a file in a folder of yours')
+        if suffixes and path.suffix not in suffixes:
+            raise argparse.ArgumentTypeError(f'{text}: name a {" or ".join(suffixes)} file')
+        return path
     return convert
 
 

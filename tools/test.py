@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from options import add_config_options
-from terminal import Parser, run
+from terminal import Parser, new_file, run
 
 
 def parse_args(args=None) -> argparse.Namespace:
@@ -12,7 +12,8 @@ def parse_args(args=None) -> argparse.Namespace:
     parser = Parser(description=__doc__)
     add_config_options(parser)
     parser.add_argument('checkpoint', help='path of the checkpoint')
-    parser.add_argument('--out', help='file to write: metrics (.json) or predictions (.pkl)')
+    parser.add_argument('--out', type=new_file('.json', '.pkl'),
+                        help='file to write: metrics (.json) or predictions (.pkl)')
     return parser.parse_args(args)
 
 
@@ -21,8 +22,6 @@ def main() -> None:
     args = parse_args()
     if not Path(args.checkpoint).is_file():
         raise FileNotFoundError(f'there is no checkpoint {args.checkpoint}')
-    if args.out and not args.out.endswith(('.json', '.pkl')):
-        raise ValueError(f'--out {args.out}: use .json for metrics or .pkl for predictions')
 
     import mmengine
     from mmengine.dist import is_main_process
@@ -37,10 +36,10 @@ def main() -> None:
     cfg.resume, cfg.load_from = False, args.checkpoint
     launch.start_processes(cfg)
     runner = launch.build_runner(cfg, part)
-    if args.out and args.out.endswith('.pkl'):
-        getattr(runner, f'{part}_evaluator').metrics.append(DumpResults(out_file_path=args.out))
+    if args.out and args.out.suffix == '.pkl':
+        getattr(runner, f'{part}_evaluator').metrics.append(DumpResults(out_file_path=str(args.out)))
     metrics = getattr(runner, part)()
-    if args.out and args.out.endswith('.json') and is_main_process():
+    if args.out and args.out.suffix == '.json' and is_main_process():
         mmengine.dump(metrics, args.out)
 
 

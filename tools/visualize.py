@@ -10,7 +10,7 @@ import random
 from pathlib import Path
 
 from options import add_encoder_options
-from terminal import NATURAL, POSITIVE, Parser, number, run
+from terminal import NATURAL, POSITIVE, Parser, new_file, number, run
 
 
 def parse_args() -> argparse.Namespace:
@@ -18,7 +18,7 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_encoder_options(parser)
     parser.add_argument('--images', nargs='+', type=Path, required=True, help='files or folders')
-    parser.add_argument('--out', required=True, help='PNG file to write')
+    parser.add_argument('--out', type=new_file('.png'), required=True, help='PNG file to write')
     parser.add_argument('--num', type=POSITIVE, default=8, help='number of pictures')
     parser.add_argument('--seed', type=NATURAL, default=0, help='of the choice of pictures')
     parser.add_argument('--size', type=POSITIVE, help='shorter side of the pictures in pixels, default: as '

@@ -112,7 +112,7 @@ def check_values(cfg: Config) -> None:
                     raise ValueError(f'{path}={value}: it has to be {words}')
                 break
         if isinstance(value, dict):
-            _check_sizes(path, value)
+            _check_heads(path, value)
     _check_schedule(cfg)
 
 
@@ -128,14 +128,10 @@ def _values(node: Any, path: str = '', owner: str = '') -> Iterator[tuple[str, s
             yield from _values(value, dotted, key if isinstance(node, dict) else owner)
 
 
-def _check_sizes(path: str, node: dict) -> None:
+def _check_heads(path: str, node: dict) -> None:
     dims, heads = 'attn_dims' if node.get('attn_dims') else 'embed_dims', node.get('num_heads')
     if heads and node.get(dims, 0) % heads:
         raise ValueError(f'{path}: {dims}={node[dims]} do not split into num_heads={heads}')
-    sides, patch = node.get('img_size'), node.get('patch_size')
-    sides = sides if isinstance(sides, (list, tuple)) else [sides or 0]
-    if patch and any(side % patch for side in sides):
-        raise ValueError(f'{path}.img_size={node.img_size} is no multiple of patch_size={patch}')
 
 
 def _check_schedule(cfg: Config) -> None:

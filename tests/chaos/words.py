@@ -1,4 +1,4 @@
-"""Settings of the command line: wrong ones, each refused in a line before anything is built, and right ones."""
+"""Settings of the command line: wrong ones, each refused in a line before all work, and right ones."""
 PRETRAIN, TOKENIZER = 'configs/pretrain/cae_vitb_300e.py', 'configs/tokenizer/dvae_demo.py'
 CLASSIFY, DETECT = 'configs/cls/finetune_cae_vitb_100e.py', 'configs/det/mask_rcnn_cae_vitb_1x_coco.py'
 SEGMENT = 'configs/seg/upernet_cae_vitb_160k_ade20k.py'
@@ -57,18 +57,18 @@ WRONG = {
         model.align_weight=nan model.align_weight=True model.backbone.drop_path_rate=1
         model.backbone.drop_path_rate=-0.1 model.backbone.drop_path_rate=2
         model.backbone.drop_path_rate=abc model.backbone.drop_path_rate=nan model.head.drop_path_rate=1
-        model.backbone.layer_scale_init_value=-1 model.backbone.img_size=0 model.backbone.img_size=225
-        model.backbone.img_size=-224 model.backbone.img_size=abc model.backbone.img_size=[224,0]
-        model.backbone.patch_size=0 model.backbone.patch_size=-16 model.backbone.patch_size=17
-        model.backbone.patch_size=abc model.backbone.mlp_ratio=0 model.backbone.frozen_stages=-2
-        model.backbone.frozen_stages=1.5 model.backbone.with_cp=3 model.neck.depth=0 model.neck.depth=-1
-        model.neck.depth=1.5 model.neck.num_heads=0 model.neck.num_heads=7 model.neck.embed_dims=0
-        model.neck.embed_dims=770 model.head.num_heads=5 model.head.num_outputs=0
-        model.head.num_outputs=abc model.neck.grid_size=0 {HOOKS}.checkpoint.interval=0
-        {HOOKS}.checkpoint.interval=-3 {HOOKS}.checkpoint.interval=1.5 {HOOKS}.checkpoint.interval=abc
-        {HOOKS}.checkpoint.max_keep_ckpts=-3 {HOOKS}.checkpoint.max_keep_ckpts=0 {HOOKS}.logger.interval=0
-        {HOOKS}.logger.interval=abc {HOOKS}.checkpoint=abc {HOOKS}.checkpoint=3 log_processor.window_size=0
-        log_processor=3 randomness.seed=-1 randomness.seed=1.5 randomness.seed=abc randomness.seed=True
+        model.backbone.layer_scale_init_value=-1 model.backbone.img_size=0 model.backbone.img_size=-224
+        model.backbone.img_size=abc model.backbone.img_size=[224,0] model.backbone.patch_size=0
+        model.backbone.patch_size=-16 model.backbone.patch_size=abc model.backbone.mlp_ratio=0
+        model.backbone.frozen_stages=-2 model.backbone.frozen_stages=1.5 model.backbone.with_cp=3
+        model.neck.depth=0 model.neck.depth=-1 model.neck.depth=1.5 model.neck.num_heads=0
+        model.neck.num_heads=7 model.neck.embed_dims=0 model.neck.embed_dims=770 model.head.num_heads=5
+        model.head.num_outputs=0 model.head.num_outputs=abc model.neck.grid_size=0
+        {HOOKS}.checkpoint.interval=0 {HOOKS}.checkpoint.interval=-3 {HOOKS}.checkpoint.interval=1.5
+        {HOOKS}.checkpoint.interval=abc {HOOKS}.checkpoint.max_keep_ckpts=-3
+        {HOOKS}.checkpoint.max_keep_ckpts=0 {HOOKS}.logger.interval=0 {HOOKS}.logger.interval=abc
+        {HOOKS}.checkpoint=abc {HOOKS}.checkpoint=3 log_processor.window_size=0 log_processor=3
+        randomness.seed=-1 randomness.seed=1.5 randomness.seed=abc randomness.seed=True
         randomness.seed=99999999999 randomness=3 auto_scale_lr.base_batch_size=0 resume=3 resume=auto
         load_from=5 load_from=[1] work_dir=5 work_dir=True data_root=5 data_root=[1,2] tokenizer=5
         tokenizer=True default_scope=5 data_preprocessor.std=[0,0,0] data_preprocessor.mean=abc""",
@@ -136,8 +136,7 @@ RIGHT = {
         model.rpn_head.anchor_generator.octave_base_scale=4 model.test_cfg.rcnn.nms.type=soft_nms
         model.test_cfg.rcnn.nms.min_score=0.05 model.roi_head.bbox_head.reg_class_agnostic=True
         train_dataloader.dataset.dataset.metainfo.classes=[a] train_dataloader.dataset.dataset.indices=10
-        param_scheduler.1.milestones=[5] val_evaluator.classwise=True
-        model.backbone.type=mmpretrain.CAEViT""",
+        param_scheduler.1.milestones=[5] val_evaluator.classwise=True model.backbone.type=mmpretrain.CAEViT""",
     SEGMENT: """
         max_iters=20000 batch_size=4 lr=1e-4 model.decode_head.ignore_index=0 crop_size=[256,256]
         model.decode_head.loss_decode.avg_non_ignore=True model.backbone.pos_mode=recompute model.neck=None

@@ -82,6 +82,7 @@ train_dataloader = dict(num_workers=0)
 val_dataloader = dict(num_workers=0)
 test_dataloader = val_dataloader
 train_cfg = dict(max_iters=4, val_interval=4)
+param_scheduler = [dict(type='LinearLR', start_factor=1e-6, end=5, by_epoch=False)]
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=2))
 """
 INTERRUPTION = '''

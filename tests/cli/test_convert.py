@@ -90,7 +90,7 @@ def test_another_image_size(convert, ours):
     (['nothing.pth', 'out.pth'], 'there is no checkpoint at'),
     (['ours.pth', 'out.pth', '--from', 'timm'], 'not timm'),
     (['ours.pth', 'ours.pth'], 'is the checkpoint itself'),
-    (['ours.pth', 'out.bin'], 'name a .pth, .pt or .safetensors'),
+    (['ours.pth', 'out.bin'], 'name a .pth or .pt or .safetensors file'),
     (['ours.pth', 'out.pth', '--img-size', '30'], 'no whole number of patches'),
     (['ours.pth', 'out.pth', '--img-size', '8', '8', '8'], '--img-size takes a height and a width'),
     (['ours.pth', 'out.pth', '--positions', 'resize'], '--positions says how'),

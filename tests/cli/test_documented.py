@@ -46,7 +46,8 @@ SHORT = {
     'det': {'classes': demo.CLASSES, 'train_scales': [(96, 64)], 'crop_scales': [(128, 90)],
             'crop_size': (50, 80), 'test_scale': (96, 64), 'train_cfg.max_epochs': 1},
     'seg': {'classes': ['background', *demo.CLASSES], 'crop_size': (64, 64), 'test_scale': (64, 64),
-            'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2, 'default_hooks.checkpoint.interval': 2}}
+            'train_cfg.max_iters': 2, 'param_scheduler.0.end': 3, 'train_cfg.val_interval': 2,
+            'default_hooks.checkpoint.interval': 2}}
 
 
 def shell_lines(page):

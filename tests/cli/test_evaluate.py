@@ -116,9 +116,10 @@ def test_bad_data(arguments, call_tool, tmp_path, change, error, message):
 
 @pytest.mark.parametrize('options, error, message', [
     (['--k', '61'], ValueError, r'k=\[61\] with 60 training images: choose k in 1\.\.60'),
-    (['--k', '0'], ValueError, r'k=\[0\] with 60'),
-    (['--out', 'pretrained.pth/knn.json'], OSError, 'pretrained.pth'),
-    (['--out', 'data'], OSError, '--out .*data cannot be written'),
+    (['--k', '0'], ValueError, '--k: 0 is no whole number from 1 on'),
+    (['--penalties', '1', 'nan'], ValueError, '--penalties: nan is no number from 0 on'),
+    (['--out', 'pretrained.pth/knn.json'], ValueError, '--out: pretrained.pth/knn.json cannot be written'),
+    (['--out', 'data'], ValueError, '--out: data cannot be written'),
 ])
 def test_bad_options_before_any_work(arguments, call_tool, tmp_path, monkeypatch, options, error,
                                      message):

@@ -100,7 +100,7 @@ def test_wrong_options(configs, photographs, call_tool, tmp_path):
             (checkpoint, ['--images', broken], 'broken.jpg is unreadable'),
             (checkpoint, ['--images', tmp_path / 'none'], 'no images.*none'),
             (checkpoint, ['--images', wide, '--layer', '3'], r'layer=3.*0\.\.2'),
-            (checkpoint, ['--images', wide, '--num', '0'], '0 pictures'),
+            (checkpoint, ['--images', wide, '--num', '0'], '--num: 0 is no whole number'),
             (other, ['--images', wide], 'other.pth')):
         with pytest.raises((ValueError, FileNotFoundError, RuntimeError), match=message):
             call_tool('visualize.py', configs['linear'], path, *options, '--out', tmp_path / 'a.png')

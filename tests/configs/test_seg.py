@@ -93,7 +93,7 @@ def toy(pictures, tmp_path, monkeypatch):
                 'classes': str(pictures / 'classes.txt'), 'crop_size': [64, 64], 'test_scale': [256, 64],
                 **{f'{key}.num_workers': workers for key in launch.LOADERS},
                 'default_hooks.logger.interval': 1, 'train_cfg.max_iters': 2,
-                'param_scheduler.0.start_factor': 1.,
+                'param_scheduler.0.start_factor': 1., 'param_scheduler.0.end': 2,
                 'experiment_name': f'{name}_{tmp_path}_{work}', **options}))
         shrink(cfg)
         encoder = CAEViT(ARCH, 32)
@@ -258,7 +258,8 @@ def test_the_small_model_of_street_scenes(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(Config, 'pretty_text', '')
     options = {f'{key}.num_workers': 0 for key in ('train_dataloader', 'val_dataloader', 'test_dataloader')}
     options |= {'train_dataloader.batch_size': 2, 'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2,
-                'default_hooks.checkpoint.interval': 1, 'val_dataloader.dataset.indices': 2}
+                'default_hooks.checkpoint.interval': 1, 'val_dataloader.dataset.indices': 2,
+                'param_scheduler.0.end': 3}
 
     def run(**more):
         cfg = launch.load_config(Namespace(

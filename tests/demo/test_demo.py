@@ -48,11 +48,3 @@ def test_own_images_from_end_to_end(pictures, tmp_path):
 
     other = demo('--data', ROOT / 'tests', '--out', out)
     assert other.returncode and 'choose another --out' in other.stderr
-
-
-def test_make_demo_passes_on_what_is_asked():
-    commands = subprocess.run(
-        ['make', '-n', '--no-print-directory', 'demo', 'DATA=/my images', 'OUT=there', 'FORCE=1'],
-        cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    line = ' '.join(commands.replace('\\\n', '').split())
-    assert line.endswith("demo/demo.py --out 'there' --data '/my images' --force")
