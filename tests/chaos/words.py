@@ -136,7 +136,8 @@ RIGHT = {
         model.rpn_head.anchor_generator.octave_base_scale=4 model.test_cfg.rcnn.nms.type=soft_nms
         model.test_cfg.rcnn.nms.min_score=0.05 model.roi_head.bbox_head.reg_class_agnostic=True
         train_dataloader.dataset.dataset.metainfo.classes=[a] train_dataloader.dataset.dataset.indices=10
-        param_scheduler.1.milestones=[5] val_evaluator.classwise=True model.backbone.type=mmpretrain.CAEViT""",
+        param_scheduler.1.milestones=[5] val_evaluator.classwise=True
+        model.backbone.type=mmpretrain.CAEViT""",
     SEGMENT: """
         max_iters=20000 batch_size=4 lr=1e-4 model.decode_head.ignore_index=0 crop_size=[256,256]
         model.decode_head.loss_decode.avg_non_ignore=True model.backbone.pos_mode=recompute model.neck=None

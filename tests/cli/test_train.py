@@ -112,7 +112,7 @@ def tell():
 def test_new_parts_of_a_trained_model(toy_config, call_tool, tmp_path):
     """They start anew, everything else from the checkpoint; resumed, nothing does."""
     first, second = tmp_path / 'first', tmp_path / 'second'
-    options = ['lr=1e-30', 'param_scheduler.min_lr=0.']
+    options = ['lr=1e-50', 'param_scheduler.min_lr=0.']
     call_tool('train.py', toy_config, '--work-dir', first, '--cfg-options', *options, 'max_epochs=1',
               'randomness.seed=1')
     again = ['train.py', toy_config, '--work-dir', second, '--resume', '--new-parts', 'head.blocks',

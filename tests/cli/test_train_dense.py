@@ -13,7 +13,7 @@ def test_two_processes_on_cpu(dense, run_tool, call_tool, tmp_path):
     work, metrics = tmp_path / 'work', tmp_path / 'metrics.json'
     options = ['--pretrained', tmp_path / 'encoder.pth', *options]
     ended = run_tool('dist_train.sh', config, 2, '--work-dir', work, *options,
-                     'optim_wrapper.optimizer.lr=0.')
+                     'lr=1e-50')
     assert ended.returncode == 0, ended.stdout + ended.stderr
     checkpoint = (work / 'last_checkpoint').read_text()
     state = read_checkpoint(checkpoint)['state_dict']
@@ -56,4 +56,5 @@ def test_windows_and_heads_that_do_not_fit(dense, call_tool, tmp_path):
     with pytest.raises(ValueError, match='decode_head has 7 classes, the data 11: .* num_classes=11'):
         call_tool('train.py', config, *work, *options, 'model.decode_head.num_classes=7')
     with pytest.raises(ValueError, match='is for 64x64 pixels, the image has 60x60: crop or pad'):
-        call_tool('train.py', config, *work, *options, 'crop_size=(60,60)')
+        call_tool('train.py', config, *work, *(str(option).replace('crop_size=(64,64)', 'crop_size=(60,60)')
+                                               for option in options))
