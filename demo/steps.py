@@ -34,7 +34,7 @@ class Step:
         """Run the command, show its progress, and keep its output in ``logs``.
 
         Raises:
-            SystemExit: with the end of the output when the command fails.
+            ValueError, RuntimeError: for wrong input of the command, or a failure on its way.
         """
         print(f'\n== {self.title}\n   {self.shell()}', flush=True)
         if self.result.exists() and not force:
@@ -57,7 +57,10 @@ class Step:
         if self.keep_output and not failed:
             self.result.write_text(''.join(lines))
         if failed or not self.result.exists():
-            sys.exit(f'{"".join(lines[-25:])}\n{self.title} failed; all of its output is in {log}')
+            *before, last = ['', *lines[-25:]]
+            print(''.join(before))
+            raise (ValueError if failed == 2 else RuntimeError)(
+                f'{self.title} failed: {last.strip().removeprefix("cae_mm: ")}; its output is in {log}')
         self.seconds = time.time() - start
         print(f'   {self.seconds:.0f} s')
 
@@ -110,11 +113,11 @@ def data_step(source: Path | None, data: Path) -> Step:
     """Write the embedded images, or small copies of ``source``.
 
     Raises:
-        SystemExit: when ``data`` was made from another source.
+        ValueError: when ``data`` was made from another source.
     """
     record = data.parent / 'source.txt'
     if record.is_file() and (made_from := record.read_text(errors='surrogateescape')) != str(source):
-        sys.exit(f'{data} was made from {made_from}, not {source}: choose another --out')
+        raise ValueError(f'{data} was made from {made_from}, not {source}: choose another --out')
     data.parent.mkdir(parents=True, exist_ok=True)
     record.write_text(str(source), errors='surrogateescape')
     done = data.parent / 'done.txt'

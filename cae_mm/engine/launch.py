@@ -40,8 +40,7 @@ def load_config(args: argparse.Namespace) -> Config:
     named = {key: value for key in ('data_root', 'pretrained', 'work_dir')
              if (value := getattr(args, key, None)) is not None}
     for key in named.keys() & options.keys():
-        raise ValueError(f'--{key.replace("_", "-")} {named[key]} and --cfg-options {key}={options[key]}: '
-                         'give one of them')
+        raise ValueError(f'--{key.replace("_", "-")} and --cfg-options {key}={options[key]}: give one of both')
     apply_options(cfg, {**options, **named})
     cfg.launcher = args.launcher
     if cfg.get('work_dir') is None:

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from options import add_config_options
 
 from cae_mm.engine import launch, overrides
+from tests.chaos.words import PRETRAIN, SEGMENT
 
 CONFIG = """
 data_root = 'data/birds/'
@@ -230,9 +231,68 @@ def test_no_workers(load):
     assert load().train_dataloader.persistent_workers
 
 
-def test_missing_config():
-    with pytest.raises(FileNotFoundError, match='no config nowhere.py'):
-        launch.load_config(argparse.Namespace(config='nowhere.py'))
+@pytest.mark.parametrize('content, message', [
+    ('a = 1\nb = (', r"bird.py, line 2: SyntaxError: '\(' was never closed"),
+    ('a = 1\nb = c', 'bird.py, line 2: NameError'), ('_base_ = "./bird.py"', '_base_ leads back to itself'),
+    ('_base_ = "./other.py"', 'bird.py: .*/other.py, line 3: ZeroDivisionError: integer modulo'),
+    ('_base_ = "./gone.py"', 'bird.py: .*/gone.py: FileNotFoundError'), ('\0', 'bird.py.*: .*null'),
+    ('model = dict(a={{_base_.no}})', "bird.py: KeyError: 'no'"), ('a = 1', 'no config of a model'),
+    ('model = 3', 'no config of a model'), ('model = dict(a=1)', 'no config of a model'),
+    ('custom_imports = dict(imports=["gone"], allow_failed_imports=False)', 'bird.py: ImportError'),
+    ("model = dict(type='A')\nwork_dir = 'file'", 'work_dir=file is a file: name a folder')])
+def test_a_config_that_cannot_be_read(load, tmp_path, monkeypatch, content, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'other.py').write_text('a = 1\n\nb = 1 % 0')
+    (tmp_path / 'file').touch()
+    (tmp_path / 'bird.py').write_text(content)
+    with pytest.raises(ValueError, match=message):
+        load()
+
+
+@pytest.mark.parametrize('name', ['nowhere.py', '.'])
+def test_missing_config(name):
+    with pytest.raises(FileNotFoundError, match=f'no config {name}'):
+        launch.load_config(argparse.Namespace(config=name))
+
+
+@pytest.mark.parametrize('options, message', [
+    (['num_classes'], 'num_classes is no setting: write KEY=VALUE'), (['=3'], '=3 is no setting'),
+    (['model..a=3'], 'model..a=3 is no setting'), (['a=1', 'a=2'], 'a is given twice'),
+    (['a=1', '--cfg-options', 'a=2'], 'a is given twice'), (['a.b=1', 'a=2'], 'a and a.b set the same'),
+    (['a=[1,2'], 'brackets that do not match'), (['a=(1,2]'], 'brackets that do not match')])
+def test_settings_that_cannot_be_read(load, options, message, capsys):
+    with pytest.raises(SystemExit):  # of a parser that is not a tool's
+        load('--cfg-options', *options)
+    assert message in capsys.readouterr().err
+
+
+def test_several_groups_of_settings_add_up(load):
+    cfg = load('--cfg-options', 'num_workers=0', '--cfg-options', 'num_classes=7')
+    assert (cfg.train_dataloader.num_workers, cfg.model.head.num_classes) == (0, 7)
+
+
+def test_an_option_and_a_setting_of_one_name(load):
+    with pytest.raises(ValueError, match='--data-root and --cfg-options data_root=/b: give one of both'):
+        load('--data-root', '/a', '--cfg-options', 'data_root=/b')
+
+
+def test_short_settings_of_a_training():
+    cfg = load_of(PRETRAIN, lr=1e-4, batch_size=8, max_epochs=20, num_workers=3)
+    assert cfg.optim_wrapper.optimizer.lr == 1e-4 and cfg.train_cfg.max_epochs == 20
+    assert (cfg.train_dataloader.batch_size, cfg.train_dataloader.num_workers) == (8, 3)
+    assert 'lr=0.0001: 1 place (optim_wrapper)' in cfg.changes
+    cfg = load_of(SEGMENT, max_iters=3000, num_workers=2, batch_size=5)
+    assert cfg.train_cfg.max_iters == 3000
+    assert [cfg[loader].num_workers for loader in overrides.LOADERS] == [2, 2, 2]
+    assert [cfg[loader].batch_size for loader in overrides.LOADERS] == [5, 1, 1]
+    with pytest.raises(ValueError, match='max_epochs=3 changes nothing: .* no max_epochs, but max_iters'):
+        load_of(SEGMENT, max_epochs=3)
+
+
+def load_of(config, **options):
+    cfg = Config.fromfile(Path(__file__).parents[2] / config)
+    overrides.apply_options(cfg, options)
+    return cfg
 
 
 @pytest.fixture
