@@ -30,15 +30,21 @@ def main() -> None:
     from mmpretrain.registry import MODELS, TRANSFORMS
 
     from cae_mm.checkpoint.files import read_weights
+    from cae_mm.checkpoint.loader import compare
     from cae_mm.datasets.annotations import leaf_datasets
     from cae_mm.engine import launch
     from cae_mm.evaluation.features import CenterView
     from cae_mm.visualization import choose_images, draw, load_image, reconstruct
     cfg = launch.load_config(args)
+    if not cfg.model.type.endswith('ContextAutoencoder'):
+        raise ValueError(f'{args.config} paints nothing under a mask: take a config of pre-training')
     init_default_scope('mmpretrain')
     set_random_seed(args.seed)
     model = MODELS.build(cfg.model)
-    model.load_state_dict(dict(read_weights(args.checkpoint)[0]))
+    state, _ = read_weights(args.checkpoint)
+    if problems := compare(model.state_dict(), state):
+        raise ValueError(f'{args.checkpoint} is of another model than that of {args.config}. {problems}')
+    model.load_state_dict(dict(state))
     model.to(get_device())
 
     pipeline = next(leaf_datasets(cfg.train_dataloader.dataset)).pipeline

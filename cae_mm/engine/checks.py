@@ -34,6 +34,7 @@ def pair(allowed: Callable[[Any], bool], rising: bool = True) -> Callable[[Any],
                           and (value[0] <= value[1] or not rising))
 
 
+LEVELS = 'DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL'
 POSITIVE, SHARE = real(0, ends='()'), real(0, 1, '[]')
 # Names of keys, alone or behind the type, or the key, of what they are in; what their values may be, beside
 # None; and that in words. The first line that has a key holds for it.
@@ -65,9 +66,10 @@ VALUES = [
     ('seed', lambda value: type(value) is int and 0 <= value < 2**32, 'a whole number from 0 to 2**32 - 1'),
     ('data_root work_dir load_from tokenizer pretrained Pretrained*.checkpoint',
      each(lambda value: isinstance(value, str)), 'a path: write ./ before a name that is a number'),
+    ('log_level', lambda value: value in LEVELS, f'one of {", ".join(LEVELS)}'),
     ('resume amp by_epoch convert_to_iter_based shuffle drop_last',
      lambda value: isinstance(value, bool), 'True or False')]
-ALTERNATIVES = 'compile_model', 'loss_scale', 'log_level'  # a word or something else
+ALTERNATIVES = 'compile_model', 'loss_scale'  # a word or something else
 
 
 def check_kind(key: str, old: Any, new: Any) -> None:
@@ -77,7 +79,7 @@ def check_kind(key: str, old: Any, new: Any) -> None:
         ValueError: naming the setting, and what it may be.
     """
     needed = None
-    if old is None or new is None or key.split('.')[-1] in ALTERNATIVES:
+    if old is None or new is None and key != 'model' or key.split('.')[-1] in ALTERNATIVES:
         return
     if isinstance(old, bool):
         needed = None if isinstance(new, bool) else 'True or False'
@@ -86,7 +88,7 @@ def check_kind(key: str, old: Any, new: Any) -> None:
     elif isinstance(old, str):
         needed = f'a word such as {old}' if isinstance(new, (bool, int, float)) else None
     elif isinstance(old, dict):
-        scalar = isinstance(new, (bool, int, float)) or isinstance(new, str) and 'type' in old
+        scalar = new is None or isinstance(new, (bool, int, float)) or isinstance(new, str) and 'type' in old
         needed = f'set by its parts, such as {key}.{next(iter(old), "")}=' if scalar else None
     elif key not in ('classes', 'data_root'):
         needed = f'a list such as {old}'.replace(' ', '') if isinstance(new, (bool, str)) else None

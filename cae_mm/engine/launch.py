@@ -29,18 +29,17 @@ def load_config(args: argparse.Namespace) -> Config:
     Raises:
         FileNotFoundError: when the config, or the file of ``classes``, does not exist.
         ImportError: when what detection or segmentation needs is not installed.
-        ValueError: when the config cannot be read, has no model or another file in the place of its
-            ``work_dir``; when an option changes nothing, or cannot be; see ``apply_options``.
+        ValueError: when the config cannot be read, or a file is in the place of its ``work_dir``;
+            when an option changes nothing, or cannot be; see ``apply_options``.
     """
     cfg = read_config(args.config)
-    if not isinstance(cfg.get('model'), dict) or 'type' not in cfg.model:
-        raise ValueError(f'{args.config} is no config of a model: it has no model=dict(type=...)')
     check_packages(cfg)
     options = args.cfg_options or {}
     named = {key: value for key in ('data_root', 'pretrained', 'work_dir')
              if (value := getattr(args, key, None)) is not None}
     for key in named.keys() & options.keys():
-        raise ValueError(f'--{key.replace("_", "-")} and --cfg-options {key}={options[key]}: give one of both')
+        raise ValueError(f'--{key.replace("_", "-")} and --cfg-options {key}={options[key]}: '
+                         'give one of both')
     apply_options(cfg, {**options, **named})
     cfg.launcher = args.launcher
     if cfg.get('work_dir') is None:
@@ -63,12 +62,12 @@ def read_config(path: str) -> Config:
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: for whatever goes wrong in it or in its bases, naming file and line.
+        ValueError: for whatever goes wrong in it or in its bases, naming file and line; without a model.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'there is no config {path}')
     try:
-        return Config.fromfile(path)
+        cfg = Config.fromfile(path)
     except Exception as error:  # a config is Python, where anything can go wrong
         file, line = path, getattr(error, 'lineno', None)
         for frame, number in traceback.walk_tb(error.__traceback__):
@@ -81,6 +80,9 @@ def read_config(path: str) -> Config:
             what = 'its _base_ leads back to itself'
         place = path if Path(file).resolve() == Path(path).resolve() else f'{path}: {Path(file).resolve()}'
         raise ValueError(f'{place}{f", line {line}" if line else ""}: {what}') from error
+    if not isinstance(cfg.get('model'), dict) or 'type' not in cfg.model:
+        raise ValueError(f'{path} is no config of a model: it has no model=dict(type=...)')
+    return cfg
 
 
 def check_packages(cfg: Config) -> None:
