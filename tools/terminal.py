@@ -130,8 +130,8 @@ def describe(error: BaseException) -> str:
     elif isinstance(error, SyntaxError):
         text = f'{error.filename}, line {error.lineno}: {error.msg}'
     elif unknown := re.match(r"'?(\S+) is not in the (\S+)::(.*?) registry", text):
-        return 'there is no {0} among the {2}s of {1}: mind its spelling and scope, and custom_imports'.format(
-            *unknown.groups())
+        name, scope, kind = unknown.groups()
+        return f'there is no {name} among the {kind}s of {scope}: mind its spelling, scope and custom_imports'
     if not (text and (isinstance(error, names) or judged(error))):
         text = f'{type(error).__name__}: {text}' if text else type(error).__name__
     text = ' '.join(text.split())

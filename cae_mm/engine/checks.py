@@ -88,7 +88,7 @@ def check_kind(key: str, old: Any, new: Any) -> None:
     elif isinstance(old, str):
         needed = f'a word such as {old}' if isinstance(new, (bool, int, float)) else None
     elif isinstance(old, dict):
-        scalar = new is None or isinstance(new, (bool, int, float)) or isinstance(new, str) and 'type' in old
+        scalar = isinstance(new, (bool, int, float, type(None))) or isinstance(new, str) and 'type' in old
         needed = f'set by its parts, such as {key}.{next(iter(old), "")}=' if scalar else None
     elif key not in ('classes', 'data_root'):
         needed = f'a list such as {old}'.replace(' ', '') if isinstance(new, (bool, str)) else None

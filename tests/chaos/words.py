@@ -53,9 +53,9 @@ WRONG = {
         {PIPELINE}.1.target_size=0 {PIPELINE}.2.grid=0 {PIPELINE}.2.grid=[14,0] {PIPELINE}.2.num_masked=0
         {PIPELINE}.2.num_masked=-3 {PIPELINE}.2.num_masked=1.5 {PIPELINE}.2.num_masked=abc
         {PIPELINE}.2.min_per_block=0 {PIPELINE}.2.max_per_block=0 {PIPELINE}.2.aspect=[0,1] {PIPELINE}=abc
-        {PIPELINE}.0=abc model=abc model=3 model=None log_level=FOO log_level=3 model.backbone=5 model.align_weight=-1 model.align_weight=abc
-        model.align_weight=nan model.align_weight=True model.backbone.drop_path_rate=1
-        model.backbone.drop_path_rate=-0.1 model.backbone.drop_path_rate=2
+        {PIPELINE}.0=abc model=abc model=3 model=None log_level=FOO log_level=3 model.backbone=5
+        model.align_weight=-1 model.align_weight=abc model.align_weight=nan model.align_weight=True
+        model.backbone.drop_path_rate=1 model.backbone.drop_path_rate=-0.1 model.backbone.drop_path_rate=2
         model.backbone.drop_path_rate=abc model.backbone.drop_path_rate=nan model.head.drop_path_rate=1
         model.backbone.layer_scale_init_value=-1 model.backbone.img_size=0 model.backbone.img_size=-224
         model.backbone.img_size=abc model.backbone.img_size=[224,0] model.backbone.patch_size=0
