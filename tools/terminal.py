@@ -131,7 +131,7 @@ def describe(error: BaseException) -> str:
         text = f'{error.filename}, line {error.lineno}: {error.msg}'
     elif unknown := re.match(r"'?(\S+) is not in the (\S+)::(.*?) registry", text):
         name, scope, kind = unknown.groups()
-        return f'there is no {name} among the {kind}s of {scope}: mind its spelling, scope and custom_imports'
+        return f'there is no {name} among the {kind}s of {scope}: mind spelling, scope and custom_imports'
     if not (text and (isinstance(error, names) or judged(error))):
         text = f'{type(error).__name__}: {text}' if text else type(error).__name__
     text = ' '.join(text.split())
