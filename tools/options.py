@@ -34,8 +34,8 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--data-root', action='append', metavar='DIR', help="directory of the data, in "
                         "place of the config's; several to train on all of them")
     parser.add_argument('--cfg-options', nargs='+', action=KeyValues, metavar='KEY=VALUE',
-                        help='settings to override, as in lr=1e-4 batch_size=32 max_epochs=20 num_workers=8 '
-                        'tokenizer=PATH num_classes=N classes=FILE model.backbone.drop_path_rate=0.2: '
+                        help='settings to override, as in lr=1e-4 batch_size=32 max_epochs=20 '
+                        'num_workers=8 tokenizer=PATH classes=FILE model.backbone.drop_path_rate=0.2: '
                         'docs/options.md')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none',
                         help='what started the processes')
