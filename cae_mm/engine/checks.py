@@ -6,6 +6,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from cae_mm.models.vit import ARCHITECTURES
+
 
 def real(low: float, high: float = math.inf, ends: str = '[)') -> Callable[[Any], bool]:
     """A number between two, of which [ and ] take one in, ( and ) do not."""
@@ -66,10 +68,11 @@ VALUES = [
     ('seed', lambda value: type(value) is int and 0 <= value < 2**32, 'a whole number from 0 to 2**32 - 1'),
     ('data_root work_dir load_from tokenizer pretrained Pretrained*.checkpoint',
      each(lambda value: isinstance(value, str)), 'a path: write ./ before a name that is a number'),
+    ('CAEViT.arch', lambda value: value in ARCHITECTURES, f'one of {", ".join(ARCHITECTURES)}'),
     ('log_level', lambda value: value in LEVELS, f'one of {", ".join(LEVELS)}'),
     ('resume amp by_epoch convert_to_iter_based shuffle drop_last',
      lambda value: isinstance(value, bool), 'True or False')]
-ALTERNATIVES = 'compile_model', 'loss_scale'  # a word or something else
+ALTERNATIVES = 'compile_model', 'loss_scale', 'arch'  # a word, or something else
 
 
 def check_kind(key: str, old: Any, new: Any) -> None:
@@ -84,11 +87,13 @@ def check_kind(key: str, old: Any, new: Any) -> None:
     if isinstance(old, bool):
         needed = None if isinstance(new, bool) else 'True or False'
     elif isinstance(old, (int, float)):
+        for value in new if isinstance(new, (list, tuple)) else ():
+            check_kind(key, old, value)
         needed = f'a number such as {old}' if isinstance(new, (bool, str)) else None
     elif isinstance(old, str):
         needed = f'a word such as {old}' if isinstance(new, (bool, int, float)) else None
     elif isinstance(old, dict):
-        scalar = isinstance(new, (bool, int, float, type(None))) or isinstance(new, str) and 'type' in old
+        scalar = isinstance(new, (bool, int, float, str, type(None)))
         needed = f'set by its parts, such as {key}.{next(iter(old), "")}=' if scalar else None
     elif key not in ('classes', 'data_root'):
         needed = f'a list such as {old}'.replace(' ', '') if isinstance(new, (bool, str)) else None

@@ -93,7 +93,9 @@ def _value(cfg, options: dict, node: dict, path: str, part: str, text: str, shor
                          + (f': set {" or ".join(places[:3])}' if places else ''))
     if part == 'type' and kind != node.get('type'):
         check_type(kind, node.get('type'), scope, text)
-    reads = part in short or (part in names if names is not None else is_read(part))
+    # Where that cannot be told, the name of a key beside it with a slip of the finger is none.
+    reads = part in short or (part in names if names is not None else is_read(part)
+                              and not get_close_matches(part.lower(), {*node, *ALWAYS}, cutoff=0.85))
     # In a list by names, as that of the hooks, a part of one's own has a name of one's own, and a type.
     own = path and not kind and f'{here}.type' in options
     if not (part in node or part in ALWAYS or reads or own):
@@ -124,7 +126,8 @@ def registered(kind: Any, scope: str | None) -> dict[Callable, Registry | None]:
     place, _, name = kind.rpartition('.')
     found = {}
     with MODELS.switch_scope_and_registry(place or scope):  # which imports the registries of this scope
-        for registry in vars(registries).values():
+        library = sys.modules.get(f'{place or scope}.registry', registries)  # has some of its own
+        for registry in [*vars(registries).values(), *vars(library).values()]:
             if not isinstance(registry, Registry):
                 continue
             own = registry.children.get(place or scope, registry)
