@@ -13,7 +13,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from cae_mm.datasets.annotations import check_annotations
+from cae_mm.datasets.annotations import check_annotations, leaf_datasets
 from cae_mm.engine.compilation import compile_model
 from cae_mm.engine.overrides import LOADERS, apply_options, dicts
 
@@ -146,6 +146,24 @@ def join_processes() -> None:
                                          timeout=timedelta(days=1))
 
 
+def check_paths(cfg: Config, *parts: str) -> None:
+    """Refuse data and checkpoints that are not there, before a run has a directory.
+
+    Raises:
+        FileNotFoundError: naming the first.
+    """
+    loaders = filter(None, (cfg.get(f'{part}_dataloader') for part in parts))
+    paths = [leaf.get('data_root') for loader in loaders for leaf in leaf_datasets(loader.dataset)]
+    if 'train' in parts and not cfg.get('resume'):
+        starts = [(node['backbone'] or {}).get('init_cfg') for node in dicts(cfg.model)
+                  if 'backbone' in node]
+        paths += [cfg.get('load_from'), *(start.get('checkpoint') for start in starts if start)]
+    for path in filter(None, paths):
+        if '://' not in str(path) and not Path(path).exists():
+            raise FileNotFoundError(f'there is no {path}: give what is there, with --data-root, '
+                                    '--pretrained or --cfg-options load_from=')
+
+
 def build_runner(cfg: Config, *parts: str) -> Runner:
     """Build the config's runner, its model compiled as ``cfg.compile_model`` says.
 
@@ -154,8 +172,9 @@ def build_runner(cfg: Config, *parts: str) -> Runner:
         *parts (str): 'train', 'val' or 'test': what will run, whose annotations are checked first.
 
     Raises:
-        FileNotFoundError, ValueError: see ``check_annotations`` and ``compile_model``.
+        FileNotFoundError, ValueError: see ``check_paths``, ``check_annotations``, ``compile_model``.
     """
+    check_paths(cfg, *parts)
     changes = cfg.pop('changes', ())
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     for change in changes:

@@ -82,7 +82,9 @@ def test_options_reach_the_run(toy_config, call_tool, tmp_path):
 
 
 @pytest.mark.parametrize('tool, options, message', [
-    ('train.py', ['--data-root', 'nothing'], 'nothing'),
+    ('train.py', ['--data-root', 'nothing'], 'there is no nothing: .*--data-root'),
+    ('train.py', ['--pretrained', 'nothing.pth'], 'there is no nothing.pth: .*--pretrained'),
+    ('train.py', ['--cfg-options', 'load_from=nothing.pth'], 'there is no nothing.pth: .*load_from='),
     ('train.py', ['--resume', 'nothing.pth'], '--resume nothing.pth'),
     ('train.py', ['--auto-scale-lr', '--cfg-options', 'auto_scale_lr.base_batch_size=None'],
      'base_batch_size'),
@@ -93,6 +95,7 @@ def test_options_reach_the_run(toy_config, call_tool, tmp_path):
 def test_wrong_options(toy_config, call_tool, tmp_path, tool, options, message):
     with pytest.raises((FileNotFoundError, ValueError), match=message):
         call_tool(tool, toy_config, '--work-dir', tmp_path / 'work', *options)
+    assert not (tmp_path / 'work').exists()
 
 
 AT_EXIT = '''
