@@ -39,6 +39,8 @@ def main() -> None:
                               num_heads=args.num_heads, export=args.export, pooling=args.pooling,
                               img_size=size, positions=args.positions)
     except ValueError as error:
+        if args.checkpoint in str(error):
+            raise
         raise ValueError(f'{args.checkpoint}: {error}') from error
     print('\n'.join(report))
 
