@@ -1,5 +1,8 @@
-"""Files that appear complete or not at all, whenever the process is killed."""
+"""Files that appear complete or not at all, whenever the process is killed or the disk is full."""
+import errno
 import os
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
@@ -12,21 +15,53 @@ def write_atomically(content: bytes, path: str | Path) -> None:
 
     Args:
         content (bytes): goes to the disk before the file gets its name.
-        path (str | Path): its directory is made where it is missing.
+        path (str | Path): its directory is made where it is missing; a device or pipe is written as it is.
+
+    Raises:
+        OSError: naming the path, the bytes needed and the bytes free; nothing of the file is left then.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'{path.name}{TEMPORARY}{os.getpid()}')
-    with open(temporary, 'wb') as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    path = Path(os.path.realpath(path))  # A link stays one.
+    regular = path.is_file() or not path.exists()
+    temporary = path.with_name(f'{path.name}{TEMPORARY}{os.getpid()}') if regular else path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, 'wb') as file:
+            file.write(content)
+            file.flush()
+            if regular:
+                os.fsync(file.fileno())
+        if regular:
+            os.replace(temporary, path)
+            sync_directory(path.parent)
+    except BaseException as error:
+        if regular:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
+        room = ''
+        with suppress(OSError):
+            room = f', {shutil.disk_usage(path.parent).free:,} are free'
+        raise OSError(error.errno, f'{error.strerror}; {len(content):,} bytes are needed{room}',
+                      str(path)) from error
 
 
-@register_backend('atomic_local')
+def sync_directory(path: Path) -> None:
+    """Put the names in a directory on the disk, where its file system can do that."""
+    with suppress(PermissionError):  # one without leave to list it, and any on Windows
+        directory = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
+        finally:
+            os.close(directory)
+
+
+@register_backend('local', prefixes='', force=True)
 class AtomicLocalBackend(LocalBackend):
-    """A LocalBackend of mmengine whose files are written atomically."""
+    """mmengine's backend for local files, whose files are written atomically, whoever writes them."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write ``obj`` to ``filepath``."""

@@ -14,7 +14,7 @@ def parse_args(args=None) -> argparse.Namespace:
     add_config_options(parser)
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='continue from this checkpoint; without a value or with auto, from '
-                        'the last one in the work directory, or from the start if there is none')
+                        'the newest whole one in the work directory, or from the start if there is none')
     parser.add_argument('--pretrained', metavar='CHECKPOINT',
                         help='weights of the backbone, of any origin that tools/convert.py knows; '
                         'none: random weights')
@@ -38,8 +38,7 @@ def merge_args(cfg, args) -> None:
                              '--cfg-options load_from=CHECKPOINT')
         cfg.default_hooks.strict_load.new_parts = args.new_parts
     if args.resume == 'auto':
-        if Path(cfg.work_dir, 'last_checkpoint').is_file():
-            cfg.resume, cfg.load_from = True, None
+        cfg.resume = 'auto'
     elif args.resume is not None:
         if not Path(args.resume).is_file():
             raise FileNotFoundError(f'--resume {args.resume}: there is no such checkpoint')

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import init_dist
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from mmengine.utils.dl_utils import set_multi_processing
 
 from cae_mm.datasets.annotations import check_annotations, leaf_datasets
 from cae_mm.engine.compilation import compile_model
 from cae_mm.engine.overrides import LOADERS, apply_options, dicts
+from cae_mm.engine.work_dir import enter
 
 # The package of a config's scope, and the extra that installs it.
 PACKAGES = dict(mmdet='det', mmseg='seg')
@@ -115,6 +118,9 @@ def start_processes(cfg: Config) -> None:
     if 'SLURM_JOB_ID' in os.environ:  # two jobs may share a node, and mmengine takes 29500 for each
         os.environ.setdefault('MASTER_PORT', str(20000 + int(os.environ['SLURM_JOB_ID']) % 10000))
     if torch.cuda.is_available():
+        if cfg.launcher != 'none':  # as the runner would: its directory is shared out before it is built
+            set_multi_processing(**cfg.env_cfg.get('mp_cfg', {}), distributed=True)
+            init_dist(cfg.launcher, **cfg.env_cfg.get('dist_cfg', {}))
         return
     if 'OMP_NUM_THREADS' not in os.environ:
         processes = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
@@ -172,13 +178,19 @@ def build_runner(cfg: Config, *parts: str) -> Runner:
         *parts (str): 'train', 'val' or 'test': what will run, whose annotations are checked first.
 
     Raises:
-        FileNotFoundError, ValueError: see ``check_paths``, ``check_annotations``, ``compile_model``.
+        BlockingIOError, SystemExit: see ``enter``.
+        FileNotFoundError, ValueError: see ``check_paths``, ``enter``, ``check_annotations``, ``compile_model``.
     """
     check_paths(cfg, *parts)
-    changes = cfg.pop('changes', ())
+    changes, notes = cfg.pop('changes', ()), []
+    if 'train' in parts:
+        notes = enter(cfg)
+        cfg.setdefault('runner_type', 'mmpretrain.TrainingRunner')
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     for change in changes:
         runner.logger.info(change)
+    for note in notes:
+        runner.logger.warning(note)
     check_annotations(cfg, *parts)
     compile_model(runner.model, cfg.get('compile_model'))
     return runner

@@ -1,6 +1,7 @@
 """Curves of training runs."""
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,16 @@ COLOURS = ('#1f5fa8', '#c4572b')
 def read_scalars(work_dir: str | Path) -> list[dict]:
     """All logged records of a work directory, of its resumed parts too, in order.
 
+    Of a line that a kill or a full disk cut short nothing is left.
+
     Raises:
         FileNotFoundError: when nothing was logged there.
     """
     files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
-    records = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    records = []
+    for line in (line for file in files for line in file.read_text(errors='replace').splitlines()):
+        with suppress(ValueError):
+            records.append(json.loads(line))
     if not records:
         raise FileNotFoundError(f'{work_dir} has no */vis_data/scalars.json of a training run')
     return records

@@ -19,10 +19,11 @@ default_hooks = dict(
     checkpoint=dict(type='mmpretrain.SafeCheckpointHook', interval=10, max_keep_ckpts=3),
     batch_size=dict(type='mmpretrain.BatchSizeHook'),
     bad_files=dict(type='mmpretrain.BadFilesHook'),
-    strict_load=dict(type='mmpretrain.StrictLoadHook'))
+    strict_load=dict(type='mmpretrain.StrictLoadHook'),
+    signals=dict(type='mmpretrain.SignalHook'))
 # The logger's interval: on GPUs the time of a single step is not that of its computation.
 log_processor = dict(window_size=50)
-visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
+visualizer = dict(type='Visualizer', vis_backends=[dict(type='mmpretrain.LogBackend')])
 env_cfg = dict(
     cudnn_benchmark=True,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),

@@ -16,7 +16,7 @@ def test_keeps_the_last_and_cleans_up(toy_runner, tmp_path):
     (work / 'epoch_9.pth.partial-123').write_bytes(b'half')
     toy_runner(**{'train_cfg.max_epochs': 4, 'default_hooks.checkpoint.max_keep_ckpts': 2}).train()
     assert saved(work) == ['epoch_3.pth', 'epoch_4.pth']
-    assert (work / 'last_checkpoint').read_text() == str(work / 'epoch_4.pth')
+    assert (work / 'last_checkpoint').read_text() == 'epoch_4.pth'
 
 
 def test_the_old_one_goes_after_the_new_one_came(toy_runner, tmp_path, monkeypatch):
@@ -32,7 +32,7 @@ def test_the_old_one_goes_after_the_new_one_came(toy_runner, tmp_path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         toy_runner(**{'default_hooks.checkpoint.max_keep_ckpts': 1}).train()
     monkeypatch.undo()
-    assert (work / 'last_checkpoint').read_text() == str(work / 'epoch_1.pth')
+    assert (work / 'last_checkpoint').read_text() == 'epoch_1.pth'
     resumed = toy_runner(resume=True, **{'default_hooks.checkpoint.max_keep_ckpts': 1})
     resumed.train()
     assert resumed.model.calls == 3
