@@ -73,7 +73,7 @@ class SafeCheckpointHook(CheckpointHook):
         files = 1 if self.max_keep_ckpts < 1 else max(1, self.max_keep_ckpts + 1 - kept)
         if free < files * size:
             raise OSError(
-                errno.ENOSPC, f'{files} checkpoints of {size:,} bytes are to come, {free:,} bytes are free: '
+                errno.ENOSPC, f'{files} checkpoints of {size:,} bytes are to come, {free:,} are free: '
                 'make room, lower default_hooks.checkpoint.max_keep_ckpts, or take another --work-dir',
                 str(folder))
 
@@ -113,8 +113,9 @@ class SafeCheckpointHook(CheckpointHook):
             super()._save_best_checkpoint(runner, metrics)
         finally:
             del self.file_backend.remove
-        for path in set(outdated) - set(runner.message_hub.runtime_info.values()):
-            self.file_backend.remove(path)
+        for path in outdated:
+            if path not in runner.message_hub.runtime_info.values():
+                self.file_backend.remove(path)
 
     def _save(self, runner, name: str, meta: dict) -> None:
         """Write a checkpoint and its name, and remove those of earlier interruptions."""

@@ -1,0 +1,187 @@
+"""A signal ends a training after its step, and nothing is lost."""
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
+from mmpretrain.registry import HOOKS, METRICS, MODELS
+
+from cae_mm.engine.signals import SignalHook, start_worker
+
+VALIDATION = dict(
+    val_cfg=dict(), val_evaluator=dict(type='Nothing'), val_dataloader=dict(
+        batch_size=4, num_workers=0, dataset=dict(type='Points'), collate_fn=dict(type='default_collate'),
+        sampler=dict(type='DefaultSampler', shuffle=False)))
+
+
+@MODELS.register_module()
+class PredictingLine(MODELS.get('Line')):
+    """A line that can be validated."""
+
+    def forward(self, inputs, data_samples=None, mode='loss'):
+        return super().forward(inputs, data_samples) if mode == 'loss' else [inputs]
+
+
+@METRICS.register_module()
+class Nothing(BaseMetric):
+    """Measures the number of validations."""
+    done = 0
+
+    def process(self, data_batch, data_samples):
+        self.results.append(0)
+
+    def compute_metrics(self, results):
+        Nothing.done += 1
+        return dict(validations=Nothing.done)
+
+
+@HOOKS.register_module()
+class Send(Hook):
+    """Sends this process a signal after some iterations, or in the next validation."""
+
+    def __init__(self, after=None, validation=False, number=signal.SIGTERM):
+        self.after, self.validation, self.number = after, validation, number
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter + 1 == self.after and not self.validation:
+            os.kill(os.getpid(), self.number)
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if self.validation and runner.iter == self.after:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.fixture
+def run(toy_runner, tmp_path):
+    """A function that trains, and returns the code with which it ended and its runner."""
+    def train(resume=False, work='work', **changes):
+        send = changes.pop('send', None)
+        if send:
+            changes['custom_hooks'] = [dict(type='Send', **send)]
+        runner = toy_runner(resume=resume, work_dir=str(tmp_path / work), **{
+            'default_hooks.signals': dict(type='SignalHook'),
+            'train_cfg': dict(type='ResumableEpochLoop', max_epochs=4),
+            'default_hooks.checkpoint.max_keep_ckpts': 2, **changes})
+        try:
+            runner.train()
+        except SystemExit as end:
+            return end.code, runner
+        return 0, runner
+
+    return train
+
+
+def names(folder):
+    return sorted(path.name for path in folder.glob('*.pth*'))
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_goes_on_as_if_nothing_had_been(run, tmp_path, number):
+    """Ended in the middle of an epoch: the same weights in the end, and the file is out of the way."""
+    before = signal.getsignal(number)
+    _, whole = run(work='whole')
+    code, _ = run(send=dict(after=5, number=number))
+    signal.signal(number, before)  # as a new process has it
+    assert code == 128 + number
+    work = tmp_path / 'work'
+    assert names(work) == ['epoch_1.pth', 'interrupted_iter_5.pth']
+    assert (work / 'last_checkpoint').read_text() == 'interrupted_iter_5.pth'
+    code, resumed = run(resume=True)
+    assert code == 0 and resumed.model.calls == 7
+    assert names(work) == names(tmp_path / 'whole') == ['epoch_3.pth', 'epoch_4.pth']
+    for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert signal.getsignal(number) == before
+
+
+def test_a_step_is_a_whole_one(run, tmp_path):
+    """Two batches make a step: the second one is waited for; at the end of an epoch nothing repeats."""
+    options = {'optim_wrapper.accumulative_counts': 2, 'train_dataloader.batch_size': 3}
+    _, whole = run(work='whole', **options)
+    assert run(send=dict(after=5), **options)[0] == 143
+    assert names(tmp_path / 'work') == ['epoch_1.pth', 'interrupted_iter_6.pth']
+    assert run(resume=True, send=dict(after=8), **options)[0] == 143
+    assert names(tmp_path / 'work') == ['epoch_1.pth', 'interrupted_iter_8.pth']
+    _, resumed = run(resume=True, **options)
+    assert torch.equal(whole.model.layer.weight, resumed.model.layer.weight)
+
+
+def test_says_how_to_go_on(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'orig_argv', ['python', 'tools/train.py', 'a b.py'])
+    _, runner = run(send=dict(after=5))
+    [log] = (tmp_path / 'work').glob('*/*.log')
+    assert "SIGTERM: ended after iteration 5" in log.read_text()
+    assert "to go on: python tools/train.py 'a b.py' --resume\n" in log.read_text()
+    monkeypatch.setenv('CAE_MM_COMMAND', 'tools/dist_train.sh a.py 2 --resume ')
+    run(resume=True, send=dict(after=8))
+    logs = ''.join(log.read_text() for log in (tmp_path / 'work').glob('*/*.log'))
+    assert 'to go on: tools/dist_train.sh a.py 2 --resume\n' in logs
+
+
+@pytest.mark.parametrize('after, by_iteration', [(6, False), (12, False), (6, True), (12, True)])
+def test_in_a_validation(run, tmp_path, after, by_iteration):
+    """It is cut short, and done again as a whole when the run goes on, the last one too."""
+    options = dict(VALIDATION, model=dict(type='PredictingLine'))
+    if by_iteration:
+        options.update({'train_cfg': dict(type='ResumableIterLoop', max_iters=12, val_interval=3),
+                        'default_hooks.checkpoint.by_epoch': False, 'param_scheduler': None})
+    Nothing.done = 0
+    code, runner = run(send=dict(after=after, validation=True), **options)
+    assert (code, Nothing.done) == (143, after // 3 - 1)
+    assert runner.iter == after
+    code, _ = run(resume=True, **options)
+    assert (code, Nothing.done) == (0, 4)
+
+
+def child(function, *arguments):
+    """A process with the state of this one that is in ``function``."""
+    context = multiprocessing.get_context('fork')
+    here, there = context.Pipe()
+    process = context.Process(target=function, args=(there, *arguments))
+    process.start()
+    there.close()
+    here.recv()
+    return process
+
+
+def in_training(pipe, steps, signals):
+    hook = SignalHook()
+    hook.before_train(SimpleNamespace(message_hub=SimpleNamespace(runtime_info={})))
+    for _ in range(steps):
+        hook.before_train_iter(None, 0)
+    pipe.send(None)
+    for number in signals:
+        os.kill(os.getpid(), number)
+    os._exit(0)
+
+
+@pytest.mark.parametrize('steps, signals, code', [
+    (0, [signal.SIGTERM], 143), (1, [signal.SIGTERM], 0), (1, [signal.SIGTERM, signal.SIGINT], 130)])
+def test_ends_at_once(steps, signals, code):
+    """Before the first step there is nothing to save, and a second signal does not wait."""
+    process = child(in_training, steps, signals)
+    process.join()
+    assert process.exitcode == code
+
+
+def load_data(pipe):
+    start_worker(lambda number: pipe.send(number), 0)
+    time.sleep(60)
+
+
+def test_a_process_that_loads_data_ends_with_its_parent_alone():
+    process = child(load_data)
+    for name in ('TERM', 'INT', 'HUP'):
+        subprocess.run(['kill', f'-{name}', str(process.pid)], check=True)
+    process.join(0.3)
+    assert process.exitcode is None
+    process.terminate()
+    process.join(10)
+    assert process.exitcode == 0
