@@ -1,6 +1,8 @@
 """Shared fixtures of the test suite."""
+import contextlib
 import functools
 import os
+import resource
 import subprocess
 import sys
 import sysconfig
@@ -62,3 +64,18 @@ def workers_are_ended_soon():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL', 0.5)
         yield
+
+
+@pytest.fixture
+def small_disk():
+    """A context in which no file grows beyond some bytes, as on a disk that is full."""
+    @contextlib.contextmanager
+    def limit(size):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limit
