@@ -2,7 +2,8 @@
 import errno
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
@@ -15,35 +16,44 @@ def write_atomically(content: bytes, path: str | Path) -> None:
 
     Args:
         content (bytes): goes to the disk before the file gets its name.
-        path (str | Path): its directory is made where it is missing; a device or pipe is written as it is.
+        path (str | Path): its directory is made where it is missing; a link, device or pipe stays one.
+
+    Raises:
+        OSError: see :func:`replacing`.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    with replacing(path, len(content)) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path, size: int) -> Iterator[Path]:
+    """A temporary path for a file of ``size`` bytes, which becomes ``path`` when all of it is written.
 
     Raises:
         OSError: naming the path, the bytes needed and the bytes free; nothing of the file is left then.
     """
-    path = Path(os.path.realpath(path))  # A link stays one.
-    regular = path.is_file() or not path.exists()
-    temporary = path.with_name(f'{path.name}{TEMPORARY}{os.getpid()}') if regular else path
+    temporary = path.with_name(f'{path.name}{TEMPORARY}{os.getpid()}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, 'wb') as file:
-            file.write(content)
-            file.flush()
-            if regular:
-                os.fsync(file.fileno())
-        if regular:
-            os.replace(temporary, path)
-            sync_directory(path.parent)
+        yield temporary
+        with open(temporary, 'rb+') as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_directory(path.parent)
     except BaseException as error:
-        if regular:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         if not isinstance(error, OSError):
             raise
         room = ''
         with suppress(OSError):
             room = f', {shutil.disk_usage(path.parent).free:,} are free'
-        raise OSError(error.errno, f'{error.strerror}; {len(content):,} bytes are needed{room}',
-                      str(path)) from error
+        reason = f'{error.strerror}; {size:,} bytes are needed{room}'
+        raise OSError(error.errno, reason, str(path)) from error
 
 
 def sync_directory(path: Path) -> None:

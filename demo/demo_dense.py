@@ -22,6 +22,7 @@ from terminal import POSITIVE, Parser, run
 from cae_mm.engine import launch
 from cae_mm.visualization import DensePredictor, Section, draw_curves, write_report
 from cae_mm.visualization.curves import read_scalars, series
+from cae_mm.visualization.figure import save_figure
 
 STARTS = {'scratch': 'from scratch', 'cae': 'from CAE'}
 NUM_PICTURES = 4
@@ -173,7 +174,7 @@ def draw_scenes(titles: list[str], rows: list[tuple[np.ndarray, list[list[Shape]
                 if shape.name:
                     axis.text(x, y - 2, shape.name, color='white', fontsize=9,
                               bbox=dict(fc=colour, ec='none', pad=1.5))
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)
 
 
 def draw_task(kind: str, out: Path, checkpoints: dict[str, Path]) -> Path:

@@ -1,14 +1,21 @@
 """Steps that print their command and are not repeated, and those with which both demos begin."""
+import ctypes
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from cae_mm.atomic import write_atomically
+from cae_mm.engine.signals import SIGNALS
 from cae_mm.visualization import Section
 
+LIBC = ctypes.CDLL(None) if sys.platform == 'linux' else None
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / 'tools'))  # terminal.py, for the demos too
 TOKENIZER = 'configs/tokenizer/dvae_demo.py'
@@ -33,8 +40,11 @@ class Step:
     def run(self, logs: Path, force: bool) -> None:
         """Run the command, show its progress, and keep its output in ``logs``.
 
+        A signal goes to the command, and ends this process when it has ended that.
+
         Raises:
             ValueError, RuntimeError: for wrong input of the command, or a failure on its way.
+            SystemExit: with 128 + signal, after a signal.
         """
         print(f'\n== {self.title}\n   {self.shell()}', flush=True)
         if self.result.exists() and not force:
@@ -43,9 +53,18 @@ class Step:
         logs.mkdir(parents=True, exist_ok=True)
         log, start, lines = logs / f'{self.result.parent.name}_{self.result.stem}.log', time.time(), []
         command = [str(part) for part in self.command if not (force and part == '--resume')]
+        received = []
+
+        def forward(number, frame):
+            received.append(number)
+            process.send_signal(number)
+
+        # A group of its own: what the terminal sends comes once, from here.
         process = subprocess.Popen(
-            [sys.executable, '-W', 'ignore', *command], cwd=ROOT, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            [sys.executable, '-W', 'ignore', *command], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=partial(end_with, os.getpid()))
+        handlers = {number: signal.signal(number, forward) for number in SIGNALS
+                    if signal.getsignal(number) != signal.SIG_IGN}
         with open(log, 'w') as file:
             for line in process.stdout:
                 lines.append(line)
@@ -54,8 +73,13 @@ class Step:
                     print('   ' + line.split('INFO - ')[-1].split('grad_norm')[0].strip(),
                           flush=True)
         failed = process.wait()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         if self.keep_output and not failed:
-            self.result.write_text(''.join(lines))
+            write_atomically(''.join(lines).encode(), self.result)
+        if received:
+            print(f'\n{signal.Signals(received[0]).name}: ended. The same command goes on from here.')
+            sys.exit(128 + received[0])
         if failed or not self.result.exists():
             *before, last = ['', *lines[-25:]]
             print(''.join(before))
@@ -90,6 +114,14 @@ class Steps:
                        code='\n'.join(commands))
 
 
+def end_with(parent: int) -> None:
+    """In a new process: let the kernel send it SIGTERM when its parent is gone, however that ended."""
+    if LIBC:
+        LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        os._exit(1)
+
+
 def count(folder: Path) -> int:
     """Number of images below a folder of ``data``."""
     return sum(1 for _ in folder.rglob('*.jpg'))
@@ -119,7 +151,7 @@ def data_step(source: Path | None, data: Path) -> Step:
     if record.is_file() and (made_from := record.read_text(errors='surrogateescape')) != str(source):
         raise ValueError(f'{data} was made from {made_from}, not {source}: choose another --out')
     data.parent.mkdir(parents=True, exist_ok=True)
-    record.write_text(str(source), errors='surrogateescape')
+    write_atomically(os.fsencode(str(source)), record)
     done = data.parent / 'done.txt'
     if source is None:
         return Step('Make the demo data', ['demo/make_demo_data.py', data.parent], done, keep_output=True)

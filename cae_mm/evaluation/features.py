@@ -2,6 +2,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from torchvision.transforms import functional as F
 from cae_mm.datasets import ImageFolder
 from cae_mm.disk import named, walk
 from cae_mm.engine.precision import exact_float32
+from cae_mm.engine.signals import start_worker
 from cae_mm.evaluation.progress import progress_bar
 from cae_mm.evaluation.ranks import gather
 from cae_mm.transforms import LoadRGBImage
@@ -123,7 +125,8 @@ def labelled_loader(directory: str | Path, img_size: int | tuple[int, int], batc
     rank, world_size = get_dist_info()
     batches = [range(len(dataset))[i:i + batch_size] for i in range(0, len(dataset), batch_size)]
     return DataLoader(dataset, batch_sampler=batches[rank::world_size], num_workers=num_workers,
-                      collate_fn=collate, generator=torch.Generator().manual_seed(0))
+                      worker_init_fn=partial(start_worker, None), collate_fn=collate,
+                      generator=torch.Generator().manual_seed(0))
 
 
 def norm_after_mean(backbone: nn.Module, feature: str) -> bool:

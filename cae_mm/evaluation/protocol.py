@@ -14,6 +14,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from cae_mm.atomic import write_atomically
 from cae_mm.checkpoint.facts import check_pixels
 from cae_mm.checkpoint.loader import load_backbone
 from cae_mm.engine import launch
@@ -235,5 +236,4 @@ def run(args: argparse.Namespace, k: Sequence[int] = (), probe: bool = False) ->
     if probe and 0 < results['linear/penalty'] == min(penalties) < max(penalties):
         print('The weakest penalty is the best on held-out images: try --penalties with weaker ones.')
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(results, indent=1))
+        write_atomically(json.dumps(results, indent=1).encode(), args.out)

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from cae_mm.atomic import replacing
 from cae_mm.evaluation.features import LabelledFolder, norm_after_mean
 
 ADVICE = 'Choose another directory for the features, or make room in this one'
@@ -67,9 +68,11 @@ def read(path: Path, origin: dict[str, str]) -> tuple[Tensor, Tensor] | None:
 
 def write(path: Path, origin: dict[str, str], features: Tensor, labels: Tensor) -> None:
     """Keep features for :func:`read`; the file gets its name when all of it is written."""
-    temporary = path.with_name(f'{path.name}.partial-{os.getpid()}')
-    save_file(dict(features=features, labels=labels), temporary, origin)
-    temporary.replace(path)
+    try:
+        with replacing(path, features.nbytes + labels.nbytes) as temporary:
+            save_file(dict(features=features, labels=labels), temporary, origin)
+    except SafetensorError as error:
+        raise OSError(f'{path} could not be written: {error}') from error
 
 
 def make_room(directory: Path, size: int) -> None:

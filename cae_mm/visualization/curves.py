@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from cae_mm.visualization.figure import save_figure
+
 LABELS = {'loss_reconstruct': 'reconstruction loss', 'loss_align': 'alignment loss',
           'accuracy': 'masked tokens right, %', 'lr': 'learning rate',
           'code_usage': 'codes in use, %', 'code_perplexity': 'perplexity of the codes',
@@ -70,5 +72,4 @@ def draw_curves(
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.3)
         axis.spines[['top', 'right']].set_visible(False)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)

@@ -1,4 +1,5 @@
 """Pictures in rows, and where they come from."""
+import io
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as F
 
+from cae_mm.atomic import write_atomically
 from cae_mm.disk import SUFFIXES, list_images, printable
 from cae_mm.transforms import LoadRGBImage
 
@@ -93,5 +95,11 @@ def draw_rows(titles: Sequence[str], rows: Sequence[Sequence[Tensor]], path: str
                      vmax=np.percentile(picture, 99))
         axis.axis('off')
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, hspace=0, wspace=0)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure in the format of the file's suffix, all of it or nothing."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format=Path(path).suffix[1:] or 'png', dpi=110)
+    write_atomically(picture.getvalue(), path)

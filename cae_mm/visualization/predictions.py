@@ -1,4 +1,5 @@
 """Detections and segments on one's own pictures, by mmdet's and mmseg's models and visualizers."""
+import io
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.structures import BaseDataElement, PixelData
 from PIL import Image, ImageDraw, ImageFont
 
+from cae_mm.atomic import write_atomically
 from cae_mm.checkpoint.files import read_weights
 from cae_mm.checkpoint.loader import compare
 from cae_mm.datasets.annotations import leaf_datasets
@@ -111,8 +113,10 @@ class DensePredictor:
         drawn = Image.fromarray(visualizer.get_image())
         if self.scope == 'mmseg':
             drawn = self._with_legend(drawn, self.found(sample))
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        drawn.save(path)
+        picture = io.BytesIO()
+        picture.name = str(path)  # by which Pillow chooses the format
+        drawn.save(picture)
+        write_atomically(picture.getvalue(), path)
 
     def _with_legend(self, drawn: Image.Image, found: dict[str, float]) -> Image.Image:
         font = ImageFont.truetype(f'{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf', FONT_SIZE)

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
+from cae_mm.atomic import write_atomically
+
 STYLE = '''
 body { font: 17px/1.55 Georgia, serif; color: #222; background: #fff; max-width: 62rem;
        margin: 2.5rem auto; padding: 0 1.2rem; }
@@ -56,9 +58,8 @@ def write_report(path: str | Path, title: str, lead: str, sections: list[Section
         sections (list[Section]): see there.
     """
     body = '\n'.join(section.html() for section in sections)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(
+    write_atomically((
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
         f'<style>{STYLE}</style></head>\n<body><h1>{escape(title)}</h1>\n<p>{escape(lead)}</p>\n'
-        f'{body}\n</body></html>\n', encoding='utf-8', errors='backslashreplace')
+        f'{body}\n</body></html>\n').encode(errors='backslashreplace'), path)
