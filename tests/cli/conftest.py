@@ -89,7 +89,11 @@ INTERRUPTION = '''
 import os
 import signal
 
-replace = os.replace
+from cae_mm.engine import loops
+
+replace, seed_iteration = os.replace, loops.seed_iteration
+if 'SIGINT_AT' in os.environ:
+    os.setpgrp()
 
 
 def replace_or_die(source, target):
@@ -99,7 +103,16 @@ def replace_or_die(source, target):
     replace(source, target)
 
 
-os.replace = replace_or_die
+def seed_and_send(seed, iteration):
+    """Send a signal in a step: to all processes of the group, as a terminal does, or to rank 1 alone."""
+    seed_iteration(seed, iteration)
+    if str(iteration + 1) == os.environ.get('SIGINT_AT'):
+        os.killpg(0, signal.SIGINT)
+    if str(iteration + 1) == os.environ.get('SIGTERM_AT') and os.environ['RANK'] == '1':
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+os.replace, loops.seed_iteration = replace_or_die, seed_and_send
 '''
 
 

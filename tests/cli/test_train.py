@@ -1,9 +1,11 @@
 """tools/train.py as it is called, on CPU."""
 import json
+import re
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,16 +34,23 @@ def losses(work):
 
 
 def test_resume_after_a_kill(toy_config, run_tool, call_tool, tmp_path):
-    """Killed within an epoch while it saved, and resumed with workers, as if it had not been."""
+    """Killed within an epoch while it saved, resumed with workers, interrupted and resumed again, as if
+    it had not been."""
     whole, killed = tmp_path / 'whole', tmp_path / 'killed'
     call_tool('train.py', toy_config, '--work-dir', whole)
     stopped = run_tool('train.py', toy_config, '--work-dir', killed, KILL_AT='iter_10.pth')
     assert stopped.returncode == -signal.SIGKILL, stopped.stderr
     assert checkpoints(killed) == ['iter_10.pth', 'iter_5.pth']
     assert not (killed / 'iter_10.pth').exists()
-    resumed = run_tool('train.py', toy_config, '--work-dir', killed, '--resume',
-                       '--cfg-options', 'train_dataloader.num_workers=1')
+    go_on = ['train.py', toy_config, '--work-dir', killed, '--resume', '--cfg-options',
+             'train_dataloader.num_workers=1']
+    ended = run_tool(*go_on, SIGINT_AT='9')
+    assert ended.returncode == 128 + signal.SIGINT and 'Traceback' not in ended.stderr, ended.stderr
+    assert checkpoints(killed) == ['interrupted_iter_9.pth', 'iter_5.pth']
+    resumed = run_tool(*go_on)
     assert resumed.returncode == 0, resumed.stderr
+    [log] = killed.glob('*/*.log')
+    assert f'to go on: {sys.executable} ' in log.read_text()
 
     assert checkpoints(killed) == checkpoints(whole) == ['iter_12.pth']
     expected = losses(whole)
@@ -69,6 +78,19 @@ def test_two_processes_are_one_with_twice_the_batch(toy_config, run_tool, call_t
     expected, got = (weights(work / 'iter_3.pth') for work in (one, two))
     for name, value in expected.items():
         torch.testing.assert_close(got[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+    # A signal to the second process ends both after the next step.
+    again = ['dist_train.sh', toy_config, 2, '--work-dir', tmp_path / 'again', '--resume', '--cfg-options',
+             *options]
+    ended = run_tool(*again, SIGTERM_AT='1')
+    assert ended.returncode == 128 + signal.SIGTERM, ended.stderr
+    assert checkpoints(tmp_path / 'again') == ['interrupted_iter_2.pth']
+    [log] = (tmp_path / 'again').glob('*/*.log')
+    assert re.search('SIGTERM: ended after iteration 2.*to go on: .*tools/dist_train.sh .*--resume\n',
+                     log.read_text())
+    assert run_tool(*again).returncode == 0
+    went_on = weights(tmp_path / 'again/iter_3.pth')
+    assert all(torch.equal(went_on[name], value) for name, value in got.items())
 
 
 def test_options_reach_the_run(toy_config, call_tool, tmp_path):
