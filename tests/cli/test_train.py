@@ -63,7 +63,7 @@ def test_resume_after_a_kill(toy_config, run_tool, call_tool, tmp_path):
 
 def test_two_processes_are_one_with_twice_the_batch(toy_config, run_tool, call_tool, tmp_path):
     # The large eps keeps Adam from blowing up the rounding of gradients that are zero.
-    options = ['train_cfg.max_epochs=1', 'model.backbone.drop_path_rate=0',
+    options = ['train_cfg.max_epochs=2', 'model.backbone.drop_path_rate=0',
                'optim_wrapper.optimizer.lr=0.01', 'optim_wrapper.optimizer.eps=1e-3',
                'param_scheduler.warmup_epochs=0']
     one, two = tmp_path / 'one', tmp_path / 'two'
@@ -75,21 +75,21 @@ def test_two_processes_are_one_with_twice_the_batch(toy_config, run_tool, call_t
             other.listen()
         finished = run_tool('dist_train.sh', toy_config, 2, '--work-dir', two, '--cfg-options', *options)
     assert finished.returncode == 0, finished.stderr
-    expected, got = (weights(work / 'iter_3.pth') for work in (one, two))
+    expected, got = (weights(work / 'iter_6.pth') for work in (one, two))
     for name, value in expected.items():
         torch.testing.assert_close(got[name], value, rtol=1e-4, atol=1e-6, msg=name)
 
     # A signal to the second process ends both after the next step.
     again = ['dist_train.sh', toy_config, 2, '--work-dir', tmp_path / 'again', '--resume', '--cfg-options',
              *options]
-    ended = run_tool(*again, SIGTERM_AT='1')
+    ended = run_tool(*again, SIGTERM_AT='2')
     assert ended.returncode == 128 + signal.SIGTERM, ended.stderr
-    assert checkpoints(tmp_path / 'again') == ['interrupted_iter_2.pth']
+    assert checkpoints(tmp_path / 'again') == ['interrupted_iter_3.pth']
     [log] = (tmp_path / 'again').glob('*/*.log')
-    assert re.search('SIGTERM: ended after iteration 2.*to go on: .*tools/dist_train.sh .*--resume\n',
+    assert re.search('SIGTERM: ended after iteration 3.*to go on: .*tools/dist_train.sh .*--resume\n',
                      log.read_text())
     assert run_tool(*again).returncode == 0
-    went_on = weights(tmp_path / 'again/iter_3.pth')
+    went_on = weights(tmp_path / 'again/iter_6.pth')
     assert all(torch.equal(went_on[name], value) for name, value in got.items())
 
 
