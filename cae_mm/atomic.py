@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mmengine.fileio import LocalBackend, register_backend
-
 TEMPORARY = '.partial-'
 
 
@@ -67,16 +65,3 @@ def sync_directory(path: Path) -> None:
                 raise
         finally:
             os.close(directory)
-
-
-@register_backend('local', prefixes='', force=True)
-class AtomicLocalBackend(LocalBackend):
-    """mmengine's backend for local files, whose files are written atomically, whoever writes them."""
-
-    def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write ``obj`` to ``filepath``."""
-        write_atomically(obj, filepath)
-
-    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
-        """Write the text ``obj`` to ``filepath``."""
-        write_atomically(obj.encode(encoding), filepath)

@@ -9,6 +9,8 @@ from pathlib import Path
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import print_log
 
+from cae_mm.atomic import write_atomically
+
 # Of the files that are taken for pictures, wherever a folder is read.
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp', '.gif')
 NAMED = 10  # so many are named at once, the others counted
@@ -131,7 +133,15 @@ def printable(text: str) -> str:
 
 @register_backend('local', force=True, prefixes='')
 class RegularFiles(LocalBackend):
-    """mmengine's access to the local disk, for all data sets, by :func:`read_regular` and :func:`walk`."""
+    """mmengine's local disk, by :func:`read_regular`, :func:`walk` and :func:`write_atomically`."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write a file, all of it or nothing."""
+        write_atomically(obj, filepath)
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
+        """Write a text file, all of it or nothing."""
+        write_atomically(obj.encode(encoding, 'surrogateescape'), filepath)
 
     def get(self, filepath: str | Path) -> bytes:
         """Content of a file."""

@@ -7,4 +7,6 @@ if [ $# -lt 2 ]; then
     exit 2
 fi
 TOOLS=$(dirname "$0")
+CAE_MM_COMMAND=$(printf '%q ' "$0" "$@")  # what a run that is ended says to go on with
+export CAE_MM_COMMAND
 exec bash "$TOOLS/dist_run.sh" "$TOOLS/train.py" "$2" "$1" --launcher pytorch "${@:3}"

@@ -21,6 +21,8 @@ count GPUS_PER_NODE 1 1024
 count CPUS_PER_TASK 1 4096
 count PORT 1 65535
 
+CAE_MM_COMMAND="GPUS=$GPUS GPUS_PER_NODE=$GPUS_PER_NODE $(printf '%q ' "$0" "$@")"  # to go on with
+export CAE_MM_COMMAND
 if [ -n "${PORT:-}" ]; then
     export MASTER_PORT=$PORT
 fi

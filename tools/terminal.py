@@ -10,6 +10,7 @@ import linecache
 import math
 import os
 import re
+import signal
 import sys
 import time
 import traceback
@@ -72,11 +73,22 @@ def new_file(*suffixes: str) -> Callable:
     return convert
 
 
+SIGNALS = [getattr(signal, name) for name in ('SIGTERM', 'SIGINT', 'SIGHUP') if hasattr(signal, name)]
 NATURAL, POSITIVE = number(int, 0), number(int, 1)
+
+
+def ended_by(number: int, frame: object) -> NoReturn:
+    """End this process by a signal: what is being written is removed; at a second signal, at once."""
+    for other in SIGNALS:
+        signal.signal(other, lambda number, frame: os._exit(128 + number))
+    sys.exit(128 + number)
 
 
 def run(main: Callable[[], None]) -> NoReturn:
     """Call ``main`` and end this process with the code of this file's head."""
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as by nohup
+            signal.signal(number, ended_by)
     try:
         main()
         code = 0
@@ -87,6 +99,10 @@ def run(main: Callable[[], None]) -> NoReturn:
             code = 1
     except BaseException as error:
         code = report(error)
+    try:
+        sys.stdout.flush()
+    except OSError:  # The terminal or the reader is gone, which would change the code.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if launch := sys.modules.get('cae_mm.engine.launch'):
         launch.end_processes(code)
     sys.exit(code)

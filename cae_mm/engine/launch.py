@@ -179,7 +179,8 @@ def build_runner(cfg: Config, *parts: str) -> Runner:
 
     Raises:
         BlockingIOError, SystemExit: see ``enter``.
-        FileNotFoundError, ValueError: see ``check_paths``, ``enter``, ``check_annotations``, ``compile_model``.
+        FileNotFoundError, ValueError: see ``check_paths``, ``enter``, ``check_annotations`` and
+            ``compile_model``.
     """
     check_paths(cfg, *parts)
     changes, notes = cfg.pop('changes', ()), []

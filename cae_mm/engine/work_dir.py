@@ -170,7 +170,7 @@ def find(work_dir: Path, folder: Path, template: str) -> tuple[Path | None, dict
     for path in files:
         try:
             meta = read_resumable(path)
-        except Exception as error:
+        except (OSError, ValueError) as error:
             refused.append(f'{path} is no whole checkpoint ({error})')
             continue
         notes += refused
