@@ -85,22 +85,25 @@ class Stored:
 
 
 def refuse(name: str) -> None:
+    """Raise a ValueError that says what a file asked for.
+
+    Args:
+        name (str): never the text of a value, which may be shared so often that it has no end.
+    """
     sparse = ' (for a sparse tensor)' if name == 'torch.serialization._get_layout' else ''
     raise ValueError(f'it asks for {name}{sparse}, and no file runs code here')
 
 
 def _tensor(storage, offset, size, stride, requires_grad=False, hooks=None, metadata=None, dtype=None):
-    numbers = (offset, *size, *stride)
-    if not isinstance(storage, Storage) or any(type(n) is not int or not 0 <= n < 2**63 for n in numbers):
-        raise ValueError(f'a tensor of {storage} with size {size}, stride {stride}, offset {offset}')
-    if metadata:
-        raise ValueError(f'a tensor with the bits {metadata}: only plain numbers are read')
+    if not isinstance(storage, Storage) or metadata or len(size) > 32 or any(
+            type(n) is not int or not 0 <= n < 2**63 for n in (offset, *size, *stride)):
+        raise ValueError('it has a tensor whose storage, size, stride or bits are none')
     tensor = Stored(dtype or storage.dtype, tuple(size), storage, offset, tuple(stride))
     there = storage.nbytes // tensor.dtype.itemsize
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if len(size) > 32 or prod(size) and (last >= there or prod(size) > there):
-        raise ValueError(f'a tensor of {"x".join(map(str, size))} numbers, with stride {tuple(stride)} and '
-                         f'offset {offset}, in a storage of {there}')
+    if prod(size) and (last >= there or prod(size) > there):
+        raise ValueError(f'it has a tensor of {"x".join(map(str, size))} numbers, with stride '
+                         f'{tuple(stride)} and offset {offset}, in a storage of {there}')
     return tensor
 
 
@@ -114,32 +117,26 @@ def row_major(name: str, dtype: torch.dtype, shape: list[int], reader: Callable)
 
 def _statistic(owner, name):
     # HistoryBuffer pickles its statistics methods by name; nothing is looked up, nor kept.
-    if owner != Name(HISTORY) or not name.isidentifier() or name.startswith('_'):
-        refuse(f'builtins.getattr of {getattr(owner, "name", type(owner).__name__)} {name!r}')
+    if owner != Name(HISTORY) or type(name) is not str or not name.isidentifier() or name.startswith('_'):
+        refuse(f'builtins.getattr of a {getattr(owner, "name", type(owner).__name__)}')
 
 
 def keyed(value):
     """A key of a dict or an item of a set: no hash that can be made to collide, no text but a name."""
     if (type(value) not in KEYS or type(value) is int and abs(value) >= 2**53
             or type(value) is str and not (len(value) <= LONGEST_NAME and value.isprintable())):
-        raise ValueError(f'it has a {type(value).__name__} as a key that is none: {value!r:.50}')
+        raise ValueError(f'it has a key that is none, a {type(value).__name__}')
     return value
 
 
 def dict_of(pairs=(), kind=dict):
+    """A dict of pairs, or of another dict, with keys that are some."""
     return kind((keyed(key), value) for key, value in getattr(pairs, 'items', lambda: pairs)())
 
 
-def encoded(text, encoding):
-    if encoding not in ('latin1', 'latin-1'):
-        refuse(f'_codecs.encode to {encoding!r}')
-    return text.encode('latin-1')  # how protocol 2 holds bytes
-
-
-def _array(kind, shape, typecode):
-    if kind != Name('numpy.ndarray'):
-        refuse(f'an array of {kind}')
-    return Made('numpy.ndarray')
+def encoded(text):
+    """How protocol 2 holds bytes."""
+    return text.encode('latin-1')
 
 
 # What a pickle may call, and what is done instead. Whatever is not here is refused.
@@ -159,7 +156,8 @@ CALLS = {
     '_codecs.encode': encoded,
     'numpy.dtype': lambda *args: Made('numpy.dtype', args),
     **{f'numpy.{core}.multiarray.{name}': call for core in ('core', '_core') for name, call in (
-        ('_reconstruct', _array), ('scalar', lambda *args: Made('numpy.scalar', args)))},
+        ('_reconstruct', lambda *_: Made('numpy.ndarray')),
+        ('scalar', lambda *args: Made('numpy.scalar', args)))},
 }
 CONSTANTS = {**DTYPES, **{f'{module}.{kind}Storage': DTYPES[f'torch.{dtype}'] for kind, dtype in
                           STORAGES.items() for module in ('torch', 'torch.cuda', 'torch.storage')}}
@@ -171,7 +169,7 @@ def plain(value: Any, size: int) -> Any:
     A pickled module becomes its state dict, an object of ``RECORDS`` a dict of its state.
 
     Args:
-        value: what ``Unpickler`` gave.
+        value: what ``unpickle`` gave.
         size (int): bytes of the file, which bound what the values may take together.
 
     Raises:
@@ -202,11 +200,11 @@ def plain(value: Any, size: int) -> Any:
             if not isinstance(state, dict):
                 refuse(value.name)
             if value.name == HISTORY:
-                return dict(log=state["_log_history"], count=state["_count_history"],
+                return dict(log=state['_log_history'], count=state['_count_history'],
                             max_length=state['max_length'])
             return state if value.name in RECORDS else _state_dict(value.name, state)
         if isinstance(value, (Name, Storage)):
-            refuse(getattr(value, 'name', f'a bare {value}'))
+            refuse(getattr(value, 'name', 'a storage without a tensor'))
         return value
 
     try:
@@ -219,8 +217,8 @@ def _numbers(made: Made) -> np.ndarray:
     dtype, shape, fortran, content = ((made.args[0], (), False, made.args[1]) if made.name == 'numpy.scalar'
                                       else (made.state[2], *made.state[1:2], *made.state[3:5]))
     code = dtype.args[0]
-    if dtype.name != 'numpy.dtype' or not re.fullmatch('[biufc][0-9]+', code):
-        refuse(f'numpy objects of {code}')
+    if dtype.name != 'numpy.dtype' or not re.fullmatch('[biufc][0-9]{1,2}', code):
+        refuse(f'numpy objects of {code[:9]}')
     numbers = np.frombuffer(content, np.dtype(code).newbyteorder(dtype.state[1] if dtype.state else '='))
     return numbers.reshape(shape, order='F' if fortran else 'C')
 
@@ -231,5 +229,5 @@ def _state_dict(name: str, state: dict) -> dict[str, Stored]:
     kept = state['_buffers'].keys() - state.get('_non_persistent_buffers_set', ())
     tensors = state['_parameters'] | {key: state['_buffers'][key] for key in kept}
     for child, inner in state['_modules'].items():
-        tensors |= {f'{child}.{key}': tensor for key, tensor in (inner or {}).items()}
+        tensors |= {keyed(f'{child}.{key}'): tensor for key, tensor in (inner or {}).items()}
     return {key: tensor for key, tensor in tensors.items() if tensor is not None}

@@ -58,23 +58,28 @@ def fetch(checkpoint: str | Path | None, sha256: str | None = None) -> Path:
 
 
 def restore_histories(content: dict) -> None:
-    """Give mmengine the history of the log as it knows it."""
-    scalars = content.get('message_hub', {}).get('log_scalars', {})
-    for name, history in scalars.items():
-        if isinstance(history, dict) and history.keys() == set(HISTORY):
-            scalars[name] = HistoryBuffer(*(np.asarray(history[key]) for key in HISTORY[:2]),
-                                          history['max_length'])
+    """Give mmengine the history of the log as it knows it.
+
+    Raises:
+        ValueError: when there is none where it should be.
+    """
+    try:
+        scalars = content.get('message_hub', {}).get('log_scalars', {})
+        for name, history in scalars.items():
+            log, count = (np.asarray(history[key]) for key in HISTORY[:2])
+            scalars[name] = HistoryBuffer(log, count, history['max_length'])
+    except (AssertionError, AttributeError, LookupError, TypeError) as error:
+        raise ValueError(f'the message_hub of a checkpoint holds no history of a log: {error}') from error
 
 
 @CheckpointLoader.register_scheme(prefixes=('', 'http://', 'https://'), force=True)
 def load_from_file(filename: str, map_location=None) -> dict:
     """What mmengine asks for when it resumes or loads: a path or a URL, see ``fetch``."""
     content = read_checkpoint(fetch(filename))
-    if isinstance(content, dict):
-        restore_histories(content)
-        if isinstance(meta := content.get('meta'), dict):
-            # mmengine runs these texts as Python: one in its Runner.resume, one in its inferencers.
-            meta.pop('config', None), meta.pop('cfg', None)
+    restore_histories(content)
+    if isinstance(meta := content.get('meta'), dict):
+        # mmengine runs these texts as Python: one in its Runner.resume, one in its inferencers.
+        meta.pop('config', None), meta.pop('cfg', None)
     if isinstance(map_location, (str, torch.device)):
         content = apply_to(content, torch.is_tensor, lambda tensor: tensor.to(map_location))
     return content

@@ -41,11 +41,11 @@ def unpickle(file: BinaryIO, reader: Callable[[Stored], torch.Tensor] | None = N
     Raises:
         ValueError: for whatever is not allowed, by its name, and for a damaged pickle.
     """
-    stack, below, memo, storages = [], [], {}, {} if storages is None else storages
+    stack, below, memo, copied, storages = [], [], {}, 0, {} if storages is None else storages
     encode = functools.lru_cache(maxsize=None)(encoded)  # one text, however often it is asked for
     try:
         for count, (operation, arg, _) in enumerate(pickletools.genops(file)):
-            if count == MOST_OPERATIONS:
+            if count + copied > MOST_OPERATIONS:
                 raise ValueError(f'its pickle has more than {MOST_OPERATIONS} operations')
             match operation.name:
                 case 'BINPUT' | 'LONG_BINPUT':
@@ -78,7 +78,8 @@ def unpickle(file: BinaryIO, reader: Callable[[Stored], torch.Tensor] | None = N
                     del stack[-size:]
                     _extend(f'{name}S', stack[-1], items)
                 case 'GLOBAL' | 'STACK_GLOBAL' as name:
-                    module, name = arg.split(' ', 1) if name == 'GLOBAL' else (stack.pop(-2), stack.pop())
+                    names = arg.split(' ', 1) if name == 'GLOBAL' else (stack.pop(-2), stack.pop())
+                    module, name = map(keyed, names)
                     # Protocol 2 has the names of Python 2.
                     text = '.'.join(NAME_MAPPING.get((module, name),
                                                      (IMPORT_MAPPING.get(module, module), name)))
@@ -88,20 +89,24 @@ def unpickle(file: BinaryIO, reader: Callable[[Stored], torch.Tensor] | None = N
                 case 'REDUCE':
                     args, function = stack.pop(), stack.pop()
                     if getattr(function, 'name', None) not in CALLS or type(args) is not tuple:
-                        refuse(getattr(function, 'name', f'a call of {function!r:.80}'))
+                        refuse(getattr(function, 'name', f'a call of a {type(function).__name__}'))
+                    copied += len(args) + sum(len(x) for x in args if isinstance(x, (dict, list, tuple)))
                     call = CALLS[function.name]
-                    made = encode(*args) if call is encoded else call(*args)
+                    if call is encoded and not (type(args[0]) is str and args[1] in ('latin1', 'latin-1')):
+                        refuse('another encoding than that of bytes')
+                    made = encode(args[0]) if call is encoded else call(*args)
                     if isinstance(made, Stored):
                         made.reader = reader
                     stack.append(made)
                 case 'NEWOBJ':
                     args, kind = stack.pop(), stack.pop()
                     if not isinstance(kind, Name) or args != ():
-                        refuse(getattr(kind, 'name', f'an object of {kind!r:.80}'))
+                        refuse(getattr(kind, 'name', f'an object of a {type(kind).__name__}'))
                     stack.append(Made(kind.name))
                 case 'BUILD':
                     state, made = stack.pop(), stack[-1]
-                    if type(made) is OrderedDict and type(state) is dict and list(state) == ['_metadata']:
+                    if (type(made) is OrderedDict and type(state) is dict and len(state) == 1
+                            and isinstance(state.get('_metadata'), dict)):
                         made._metadata = state['_metadata']  # versions of layers, which a state dict has
                     elif isinstance(made, Made) and made.state is None:
                         made.state = state
@@ -128,12 +133,12 @@ def _extend(how, there, items):
 def _storage(key, storages):
     if key[0] == 'module':  # before torch 1.6: a class, and its source code, which is not looked at
         return key[1]
-    kind, dtype, name, location, numel, *view = key
+    kind, dtype, name, location, numel = key[:5]
     if isinstance(dtype, Name):
         refuse(dtype.name)
     if (kind != 'storage' or not isinstance(dtype, torch.dtype) or type(numel) is not int or numel < 0
-            or any(view) or type(name) is not str or location == 'meta'):
-        refuse(f'the storage {key}')
+            or key[5:] not in ((), (None,)) or type(name) is not str or location == 'meta'):
+        refuse('a storage of another kind, or on the meta device')
     storage = Storage(name, dtype, numel)
     if storages.setdefault(name, storage).nbytes < storage.nbytes:
         raise ValueError(f'storage {name} has {storages[name].numel} numbers, or {numel}')
