@@ -131,6 +131,9 @@ def test_in_a_validation(run, tmp_path, after, by_iteration):
     options = dict(VALIDATION, model=dict(type='PredictingLine'))
     if by_iteration:
         options.update({'train_cfg': dict(type='ResumableIterLoop', max_iters=12, val_interval=3),
+                        'train_dataloader.dataset': dict(
+                            type='ReproducibleDataset', dataset=dict(type='Points')),
+                        'train_dataloader.sampler': dict(type='EndlessSampler'),
                         'default_hooks.checkpoint.by_epoch': False, 'param_scheduler': None})
     Nothing.done = 0
     code, runner = run(send=dict(after=after, validation=True), **options)

@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from cae_mm.engine.log import LogBackend
 from cae_mm.engine.work_dir import enter, find, lock
+from cae_mm.seal import seal
 from cae_mm.visualization.curves import read_scalars
 
 
@@ -77,7 +78,7 @@ def test_best_checkpoint_of_a_copied_directory(trained, tmp_path, toy_runner):
     shutil.copytree(trained, copy)
     checkpoint = torch.load(trained / 'epoch_2.pth', weights_only=False)
     checkpoint['message_hub']['runtime_info']['best_ckpt'] = str(trained / 'best_acc_epoch_1.pth')
-    torch.save(checkpoint, copy / 'epoch_2.pth')
+    torch.save(seal(checkpoint), copy / 'epoch_2.pth')
     runner = toy_runner(resume=True, work_dir=str(copy))
     runner.train()
     assert runner.message_hub.get_info('best_ckpt') == str(copy / 'best_acc_epoch_1.pth')
