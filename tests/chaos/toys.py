@@ -10,7 +10,8 @@ ROOT = Path(__file__).parents[2]
 ARCH = dict(embed_dims=24, num_layers=2, num_heads=2)
 # Two epochs of 6 steps of 4 pictures, a checkpoint after 4, 8 and 12.
 PIXELS = """
-_base_ = ['{root}/configs/_base_/default_runtime.py', '{root}/configs/_base_/schedules/cae_pretrain.py']
+_base_ = ['{root}/configs/_base_/default_runtime.py', '{root}/configs/_base_/schedules/cae_pretrain.py',
+          '{root}/configs/_base_/datasets/pretrain_small.py']
 data_root = '{data}'
 decoder = dict(grid_size=4, embed_dims=24, num_heads=2, depth=1)
 model = dict(
@@ -20,15 +21,11 @@ model = dict(
     head=dict(type='CAEDecoder', num_outputs=48, **decoder),
     target_generator=dict(type='PixelTarget', patch_size=4))
 del decoder
-data_preprocessor = dict(
-    type='CAEDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
-train_dataloader = dict(
-    batch_size=4, num_workers=0, drop_last=True, sampler=dict(type='EpochSampler'),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(type='ReproducibleDataset', dataset=dict(
-        type='CustomDataset', data_root=data_root, data_prefix='train', with_label=False, pipeline=[
-            dict(type='LoadRGBImage'), dict(type='TwoViewCrop', size=16, target_size=16),
-            dict(type='RandomMask', grid=4, num_masked=8), dict(type='PackViews')])))
+pipeline = [
+    dict(type='LoadRGBImage'), dict(type='TwoViewCrop', size=16, target_size=16),
+    dict(type='RandomMask', grid=4, num_masked=8), dict(type='PackViews')]
+train_dataloader = dict(batch_size=4, num_workers=0, dataset=dict(dataset=dict(
+    data_root=data_root, pipeline=pipeline)))
 train_cfg = dict(max_epochs=2)
 param_scheduler = dict(warmup_epochs=1)
 default_hooks = dict(
@@ -45,8 +42,9 @@ TOKENIZER = """
 _base_ = './pixels.py'
 model = dict(_delete_=True, type='DiscreteVAE', num_codes=16, stem_stride=2, num_groups=2, hidden_dims=8,
              code_dims=8, temperature=(1.0, 1 / 16), anneal=0.5)
-train_dataloader = dict(dataset=dict(dataset=dict(pipeline=[
-    dict(type='LoadRGBImage'), dict(type='TwoViewCrop', size=16, target_size=16), dict(type='PackViews')])))
+pipeline = [
+    dict(type='LoadRGBImage'), dict(type='TwoViewCrop', size=16, target_size=16), dict(type='PackViews')]
+train_dataloader = dict(dataset=dict(dataset=dict(pipeline=pipeline)))
 optim_wrapper = dict(_delete_=True, type='mmpretrain.AutocastOptimWrapper',
                      optimizer=dict(type='AdamW', lr=1e-3))
 """
