@@ -41,7 +41,7 @@ def prepare(base: Path) -> dict:
 def run_case(case: Case, base: Path, references: dict) -> None:
     """Kill a run a few times, let it finish, and compare everything with the uninterrupted one."""
     rng = case.rng
-    case.cut = set()  # files that the case itself has damaged
+    case.cut = set()  # names and sizes of files that the case itself has damaged
     shares = [share for *_, share in KINDS.values()]
     case.kind = str(rng.choice(list(KINDS), p=[share / sum(shares) for share in shares]))
     run, work = Run(base, case.kind), case.folder / 'work'
@@ -138,7 +138,7 @@ def kill(case: Case, run: Run, work: Path, seconds: float) -> bool:
             case.check(done >= iterations(work), f'{what}: {iterations(work)} steps done, {done} saved')
             case.check(any('--resume' in each.err + each.out for each in ended), f'{what}, and no way to go on')
     for path in sorted(work.glob('*.pth')):
-        if path.stat().st_ino in case.cut:
+        if (path.name, path.stat().st_size) in case.cut:
             continue
         try:
             read_checkpoint(path)
@@ -191,7 +191,7 @@ def suffer(case: Case, work: Path) -> Path:
         record.write_text(str(work / 'iter_1.pth'))
     elif accident == 'cut' and len(whole) > 1:
         os.truncate(whole[-1], int(case.rng.integers(0, whole[-1].stat().st_size)))
-        case.cut.add(whole[-1].stat().st_ino)
+        case.cut.add((whole[-1].name, whole[-1].stat().st_size))
     else:
         return work
     case.count('accidents', accident)
