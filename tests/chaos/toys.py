@@ -89,6 +89,7 @@ train_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(da
 val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))
 test_dataloader = val_dataloader
 train_cfg = dict(max_iters=4, val_interval=4)
+param_scheduler = [dict(type='PolyLR', power=1.0, eta_min=0., by_epoch=False)]
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=2))
 """
 CONFIGS = dict(pixels=PIXELS, iters=ITERS, tokenizer=TOKENIZER, codes=CODES, classes=CLASSES, segments=SEGMENTS)
