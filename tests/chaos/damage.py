@@ -4,7 +4,7 @@ A damage says what it may change, which decides whether a file without a checksu
 
 - bytes: anything, in a file whose format may have its own check sums (a torch zip has, the others do not)
 - values: numbers alone, in a file that is in order
-- shapes: names or shapes of arrays, in a file that is in order; who knows the model can tell
+- shapes: names, shapes or places of arrays, in a file that is in order; who knows the model can tell
 - invalid: the file is not in order, or an array is no floating-point one, or is not finite
 - form: nothing that counts; accepted with the same numbers, or refused
 """
@@ -357,7 +357,7 @@ def petabytes_by_stride(value, rng):
     return value.flatten()[:1].expand(2**int(rng.integers(31, 50)))
 
 
-@changed('invalid', 'zip', 'legacy')
+@changed('shapes', 'zip', 'legacy')
 def no_array(value, rng):
     return [None, 'text', 1.5, [1., 2.], {}, value.tolist()][rng.integers(6)]
 
@@ -382,7 +382,7 @@ def keys_that_are_no_names(rng, content):
     state[[0, None, (1, 2), b'bytes', 1.5][rng.integers(5)]] = state[name]
 
 
-@damage('invalid', 'content', 'zip', 'legacy')
+@damage('shapes', 'content', 'zip', 'legacy')
 def another_structure(rng, content):
     kept = dict(content)
     content.clear()
