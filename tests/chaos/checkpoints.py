@@ -79,7 +79,7 @@ def numbers_of(name: str, entry: str, base: Path):
     if not folder.exists():
         folder.mkdir()
         ended = enter(entry, base, base / name, folder)
-        assert ended.code == 0, f'{entry} of the whole {name}: {ended.err[-500:]}'
+        assert ended.code == 0 and ended.value, f'{entry} of the whole {name}: {ended.err[-500:]}'
         (folder / 'numbers.json').write_text(json.dumps(ended.value))
     return json.loads((folder / 'numbers.json').read_text())
 

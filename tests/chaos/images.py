@@ -112,7 +112,7 @@ def judge(kind: str, picture: pictures.Picture, ended: Ended) -> tuple[str, str]
             return f'refused, but it is whole: {ended.err[-300:]!r}', 'refused'
         name = 'strange' if picture.name.startswith('strange') else ascii(picture.name)[1:5]
         problems = complaints(last_line(ended.err) if kind in DATA else ended.err, name, kind in TOOLS)
-        stops = kind not in ('features', 'visualize', 'det', 'seg')
+        stops = kind in ('pretrain', 'cls', 'prepare_images')
         return ('ended the whole run: ' * stops + ', '.join(problems) + f': {ended.err[-300:]!r}'
                 if problems or stops else ''), 'refused'
     value = ended.value

@@ -122,8 +122,12 @@ def make(folder: Path) -> Path:
 
 
 def tool(name: str, *arguments) -> None:
-    """Run a tool or a demo as its command does."""
+    """Run a tool or a demo as its command does; an exit code of 0 is a return."""
     path = ROOT / (name if '/' in name else f'tools/{name}')
     sys.path.insert(0, str(path.parent))
     sys.argv = [str(path), *map(str, arguments)]
-    runpy.run_path(str(path), run_name='__main__')
+    try:
+        runpy.run_path(str(path), run_name='__main__')
+    except SystemExit as end:
+        if end.code:
+            raise
