@@ -2,6 +2,7 @@
 # make demo DATA=DIR     the same on your own images
 # make demo-dense        then detection and segmentation, demo_out/report_dense.html
 # make test              lint and tests
+# make chaos             an hour of accidents and attacks: docs/reliability.md
 # make ops               compile mmcv's own operators; without them torchvision's serve
 # TORCH=2.6.0            each with this PyTorch, in an environment of its own; PYTHON=python3.10 makes it
 SHELL := /bin/bash
@@ -25,7 +26,7 @@ RUN := $(ENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 MMCV := $(shell grep ^onedl-mmcv constraints.txt)
 
-.PHONY: demo demo-dense test ops
+.PHONY: demo demo-dense test chaos ops
 demo: $(ENV)/installed
 	OMP_NUM_THREADS=$(CORES) $(RUN) demo/demo.py $(if $(OUT),--out="$$OUT") \
 		$(if $(DATA),--data="$$DATA") $(if $(FORCE),--force)
@@ -37,6 +38,9 @@ demo-dense: $(ENV)/installed
 test: $(ENV)/installed
 	$(ENV)/bin/ruff check .
 	OMP_NUM_THREADS=$(CORES) $(RUN) -m pytest -q
+
+chaos: $(ENV)/installed
+	$(RUN) -W ignore -m tests.chaos --out chaos.json
 
 # mmcv is built in its own environment, without PyTorch and so, in seconds, without operators. Pip's
 # cache stays out of it: a build with operators may lie there, for another PyTorch.
