@@ -1,4 +1,4 @@
-"""Accidents and attacks from a seeded generator: kills, full disks, damaged files, strange pictures, wrong words.
+"""Accidents and attacks from a seeded generator, and what must not come of them.
 
-``python -m tests.chaos`` runs them, each in a child of a warm parent; docs/reliability.md says what is expected.
+``python -m tests.chaos`` runs them; docs/reliability.md says what is expected.
 """

@@ -19,7 +19,8 @@ from mmengine.config import Config  # noqa: E402
 from . import report, toys  # noqa: E402
 
 # What the children would import, the first of them again and again.
-WARM = 'cae_mm', 'mmpretrain.models', 'mmdet.models', 'mmdet.datasets', 'mmseg.models', 'mmseg.datasets', 'cae_mm.evaluation.protocol', 'cae_mm.visualization'
+WARM = ('cae_mm', 'mmpretrain.models', 'mmdet.models', 'mmdet.datasets', 'mmseg.models', 'mmseg.datasets',
+        'cae_mm.evaluation.protocol', 'cae_mm.visualization')
 
 # Cases of the long run.
 PARTS = dict(kills=400, checkpoints=2000, images=500, options=300, disk=100)
@@ -40,13 +41,14 @@ def main() -> None:
     """Run what the command line says."""
     global BASE
     parser = argparse.ArgumentParser(prog='python -m tests.chaos', description=__doc__)
-    parser.add_argument('parts', nargs='*', metavar='PART=CASES', default=os.environ.get('CAE_MM_CHAOS', '').split(),
+    parser.add_argument('parts', nargs='*', metavar='PART=CASES',
+                        default=os.environ.get('CAE_MM_CHAOS', '').split(),
                         help=f'default: {" ".join(f"{name}={number}" for name, number in PARTS.items())}')
     parser.add_argument('--case', type=int, help='this case alone')
     parser.add_argument('--jobs', type=int, default=os.cpu_count(), help='cases at a time')
     parser.add_argument('--out', type=Path, help='JSON file to write')
     parser.add_argument('--width', type=int, default=400, help='of a printed failure')
-    parser.add_argument('--page', type=Path, help='put the counts of this JSON file into docs/reliability.md')
+    parser.add_argument('--page', type=Path, help='write the counts of this JSON file into the docs')
     args = parser.parse_args()
     if args.page:
         return report.write_page(args.page)
@@ -69,9 +71,11 @@ def main() -> None:
             for case in pool.map(run, *zip(*cases, strict=True)):
                 found.append(case)
                 for failure in case['failures']:
-                    print(f'{case["part"]} --case {case["case"]} ({case["kind"]}): {failure[:args.width]}', flush=True)
+                    name = f'{case["part"]} --case {case["case"]} ({case["kind"]})'
+                    print(f'{name}: {failure[:args.width]}', flush=True)
                 if len(found) % 50 == 0:
-                    print(f'{len(found)} of {len(cases)} cases, {time.monotonic() - start:.0f} s', flush=True)
+                    seconds = time.monotonic() - start
+                    print(f'{len(found)} of {len(cases)} cases, {seconds:.0f} s', flush=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     result = report.summary(found, args.jobs, time.monotonic() - start)

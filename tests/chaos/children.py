@@ -128,7 +128,7 @@ class Child:
         orphans = [] if grace is None else end_descendants(grace)
         out, err, value, broke = (self._content(file) for file in self.files)
         return Ended(os.waitstatus_to_exitcode(status), out, err, elapsed, usage.ru_maxrss * 1024,
-                     json.loads(value or 'null'), broke.splitlines(), [] if timed_out else orphans, timed_out)
+                     json.loads(value or 'null'), broke.splitlines(), orphans * (not timed_out), timed_out)
 
     @staticmethod
     def _content(file):
@@ -186,8 +186,8 @@ def watch(folder: Path, report: int) -> None:
         elif event == 'import':
             bad = args[0] in strange
         else:
-            bad = event in COMMANDS and not (
-                event == 'subprocess.Popen' and args[1] in HARMLESS) or event in CHANGES and outside(args[0])
+            harmless = event == 'subprocess.Popen' and args[1] in HARMLESS
+            bad = event in COMMANDS and not harmless or event in CHANGES and outside(args[0])
         if bad:
             os.write(report, f'{event} {args!r:.200}\n'.encode(errors='replace'))
 

@@ -5,98 +5,84 @@ import errno
 import io
 import os
 import resource
-import shutil
 from pathlib import Path
-
-from cae_mm.checkpoint.files import read_checkpoint
 
 from . import toys
 from .children import run
-from .kills import Run, equal, newest, trained
+from .kills import Run, damaged, equal, newest, trained
 from .report import Case
 
-# What writes: a training, which is resumed afterwards, and tools, by their arguments behind config and checkpoint.
+# What writes: a training, which goes on afterwards, and tools, by their arguments.
 TOOLS = {
-    'convert': ('convert.py', '{k} out/new.pth'), 'convert safetensors': ('convert.py', '{k} out/new.safetensors'),
-    'knn': ('knn.py', '{c} {k} --data {d} --k 1 --out out/knn.json --features out/features'),
-    'visualize': ('visualize.py', '{c} {k} --images {d}/val --num 2 --out out/new.png'),
-    'reconstruct': ('reconstruct.py', '{c} {k} --images {d}/val --num 2 --out out/new.png'),
-    'prepare_images': ('demo/prepare_images.py', '{d}/train out')}
+    'convert': 'convert.py {k} out/new.pth', 'convert safetensors': 'convert.py {k} out/new.safetensors',
+    'knn': 'knn.py {c} {k} --data {d} --k 1 --out out/knn.json --features out/features',
+    'visualize': 'visualize.py {c} {k} --images {d}/val --num 2 --out out/new.png',
+    'reconstruct': 'reconstruct.py {c} {k} --images {d}/val --num 2 --out out/new.png',
+    'prepare_images': 'demo/prepare_images.py {d}/train out'}
+FAILURES = {
+    'full': lambda folder, size, call: fill(size),
+    'file too large': lambda folder, size, call: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+    'no sync': lambda folder, size, call: fail('fsync', call),
+    'no rename': lambda folder, size, call: fail('replace', call),
+    'read-only': lambda folder, size, call: refuse(folder)}
 
 
 def prepare(base: Path) -> dict:
     """An uninterrupted run, and its checkpoint."""
-    work = base / 'disk-reference'
-    [ended] = Run(base, 'epochs').wait(Run(base, 'epochs').start(work))
+    training, work = Run(base, 'epochs'), base / 'disk-reference'
+    [ended] = training.wait(training.start(work))
     assert ended.code == 0, ended.err
-    return dict(end=trained(newest(work)), checkpoint=newest(work), size=newest(work).stat().st_size)
+    return dict(end=trained(newest(work)), checkpoint=newest(work))
 
 
 def run_case(case: Case, base: Path, reference: dict) -> None:
     """Let a disk fail under a training or a tool."""
     rng = case.rng
     task = 'training' if rng.random() < 0.5 else str(rng.choice(list(TOOLS)))
-    failure = str(rng.choice(['full', 'file too large', 'no sync', 'no rename', 'read-only']))
-    case.kind = f'{task}, {failure}'
-    case.count(failure)
-    work = case.folder / ('work' if task == 'training' else 'out')
+    failure = str(rng.choice(list(FAILURES)))
+    case.kind = f'{task}: {failure}'
+    training, work = Run(base, 'epochs'), case.folder / ('work' if task == 'training' else 'out')
     work.mkdir()
     (work / 'mine.txt').write_text('not to be touched')
-    call = int(rng.integers(1, 6))
-    size = int(rng.uniform(0.02, 2.5) * reference['size']) if task == 'training' else int(rng.integers(1, 30000))
-    limit = dict(zip(('full', 'file too large', 'no sync', 'no rename', 'read-only'), (
-        lambda: fill(size), lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
-        lambda: fail('fsync', call), lambda: fail('replace', call), lambda: refuse(work)), strict=True))[failure]
+    size, call, older = int(rng.integers(1, 30000)), int(rng.integers(1, 6)), False
+    command = TOOLS.get(task, 'train.py {c} --work-dir work --resume').format(
+        c=base / 'pixels.py', k=reference['checkpoint'], d=base / 'data').split()
     if task == 'training':
+        size = int(rng.uniform(0.02, 2.5) * reference['checkpoint'].stat().st_size)
         if rng.random() < 0.5:  # there is something older to lose
-            Run(base, 'epochs').wait(Run(base, 'epochs').start(work, lambda: stop_after(base)))
-        older = {path.name: path.read_bytes() for path in work.glob('*.pth')}
-        command = ['train.py', base / 'pixels.py', '--work-dir', 'work', '--resume']
-    else:
-        tool, text = TOOLS[task]
-        command = [tool, *text.format(c=base / 'pixels.py', k=reference['checkpoint'], d=base / 'data').split()]
-        older = {}
-    ended = run(lambda: toys.tool(*command), case.folder, 30, watched=False, limit=limit)
+            training.wait(training.start(work, stop_at_second_checkpoint))
+            older = True
+    ended = run(lambda: toys.tool(*command), case.folder, 30, watched=False,
+                limit=lambda: FAILURES[failure](work, size, call))
     work.chmod(0o755)
     case.harm(ended)
-    err = ended.err.strip()
+    case.count('failed' if ended.code else 'finished all the same')
     if ended.code:
-        case.count('failed')
+        err = ended.err.strip()
         wrong = [problem for problem, holds in {
             f'exit code {ended.code}': ended.code not in (1, 2), 'more than one line': '\n' in err,
-            'not cae_mm: ...': not err.startswith('cae_mm: '), f'does not name {work.name}/': f'{work.name}/' not in err and '.tmp-' not in err}.items() if holds]
+            'not cae_mm: ...': not err.startswith('cae_mm: '),
+            'names no file': f'{work.name}/' not in err and '.tmp-' not in err}.items() if holds]
         case.check(not wrong, f'{", ".join(wrong)}: {err[-300:]!r}')
-    else:
-        case.count('finished')
     case.check((work / 'mine.txt').read_text() == 'not to be touched', 'lost a file of others')
-    partial = [path.name for path in work.rglob('*.partial-*')]
-    case.check(not partial, f'left {partial}')
-    if ended.code and task != 'training':
-        left = [path.name for path in work.iterdir() if path.name.startswith('new')]
-        case.check(not left, f'left {left}')
+    remains = '*new*' if ended.code and task != 'training' else '*.partial-*'
+    left = [path.name for path in work.rglob(remains)]
+    case.check(not left, f'left {left}')
     if task == 'training':
-        whole = []
-        for path in work.glob('*.pth'):
-            try:
-                whole.append(read_checkpoint(path))
-            except Exception as error:
-                case.check(False, f'{path.name} is not whole: {error}')
-        case.check(bool(whole) or not older, 'lost all older checkpoints')
-        [again] = Run(base, 'epochs').wait(Run(base, 'epochs').start(work))
+        case.check(not (problem := damaged(work)), f'{problem}')
+        case.check(not older or newest(work) is not None, 'lost all older checkpoints')
+        [again] = training.wait(training.start(work))
         case.check(again.code == 0, f'--resume on a sound disk ended with {again.code}: {again.err[-300:]}')
-        if again.code == 0:
-            case.check(equal(trained(newest(work)), reference['end']), 'other numbers than the uninterrupted run')
-    shutil.rmtree(work)
+        case.check(again.code != 0 or equal(trained(newest(work)), reference['end']), 'other numbers')
 
 
-def stop_after(base: Path) -> None:
-    """End the process when its second checkpoint gets its name."""
-    replace, left = os.replace, 4
+def stop_at_second_checkpoint() -> None:
+    """End the process there."""
+    replace, names = os.replace, []
 
     def counted(source, target, **options):
-        nonlocal left
-        left -= str(target).endswith('.pth') * 2
-        if left <= 0:
+        names.extend([target] * str(target).endswith('.pth'))
+        if len(names) > 1:
             os._exit(9)
         replace(source, target, **options)
 
@@ -104,26 +90,26 @@ def stop_after(base: Path) -> None:
 
 
 def fill(left: int) -> None:
-    """A disk with room for so many bytes: writes beyond fail, as those of Python's own files do."""
+    """A disk with room for so many bytes: what Python's own files write beyond fails."""
 
     class Limited(io.FileIO):
         def write(self, data):
             nonlocal left
-            size = memoryview(data).nbytes
-            if size > left:
-                part, left = memoryview(data).cast('B')[:left], 0
-                super().write(part)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            left -= size
-            return super().write(data)
+            data = memoryview(data).cast('B')
+            room, left = left, max(0, left - len(data))
+            if len(data) <= room:
+                return super().write(data)
+            super().write(data[:room])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     original = builtins.open
 
-    def limited(file, mode='r', buffering=-1, encoding=None, errors=None, newline=None, closefd=True, opener=None):
-        if not set(mode) & set('wax+') or not isinstance(file, (str, os.PathLike)) or str(file).startswith('/dev/'):
-            return original(file, mode, buffering, encoding, errors, newline, closefd, opener)
-        stream = io.BufferedWriter(Limited(file, mode.replace('b', '').replace('t', ''), opener=opener))
-        return stream if 'b' in mode else io.TextIOWrapper(stream, encoding, errors, newline, line_buffering=True)
+    def limited(file, mode='r', buffering=-1, encoding=None, errors=None, newline=None, *more, **options):
+        reads = not set(mode) & set('wax+')
+        if reads or not isinstance(file, (str, os.PathLike)) or str(file)[:5] == '/dev/':
+            return original(file, mode, buffering, encoding, errors, newline, *more, **options)
+        stream = io.BufferedWriter(Limited(file, mode.replace('b', '').replace('t', '')))
+        return stream if 'b' in mode else io.TextIOWrapper(stream, encoding, errors, newline, True)
 
     builtins.open = io.open = limited
 

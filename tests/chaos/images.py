@@ -2,13 +2,13 @@
 import io
 import json
 import os
+import re
 import shutil
 from argparse import Namespace
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
-from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
@@ -20,10 +20,16 @@ from .checkpoints import complaints
 from .children import Ended, run
 from .report import Case
 
-SIDE = 40  # of the good ones
-GOOD = 12  # beside the strange one, so that one bad file is less than a tenth
-DATA = {'pretrain': 'pixels', 'cls': 'classes', 'det': 'det/mask_rcnn_cae_vitt_demo', 'seg': 'seg/upernet_cae_vitt_demo'}
-TOOLS = 'prepare_images', 'visualize', 'visualize folder', 'features'
+GOOD, SIDE = 12, 40  # pictures beside the strange one, which is less than a tenth, and their pixels
+DATA = {'pretrain': 'pixels', 'cls': 'classes', 'det': 'det/mask_rcnn_cae_vitt_demo',
+        'seg': 'seg/upernet_cae_vitt_demo'}
+# Tools by their arguments: a config, a folder of data, and the strange picture.
+TOOLS = {
+    'prepare_images': ('demo/prepare_images.py', '{d}/train/a', 'out'),
+    'visualize': ('visualize.py', '{c}', 'none', '--images', '{p}', '--out', 'out.png'),
+    'visualize folder': ('visualize.py', '{c}', 'none', '--images', '{d}/train/a', '--num', '20',
+                         '--out', 'out.png'),
+    'features': ('linear_probe.py', '{c}', 'none', '--data', '{d}')}
 
 
 def prepare(base: Path) -> None:
@@ -33,154 +39,128 @@ def prepare(base: Path) -> None:
 def run_case(case: Case, base: Path, _) -> None:
     """Put a strange picture among good ones and let one task read them all."""
     case.kind = str(case.rng.choice([*DATA, *TOOLS]))
-    picture = pictures.make(case.rng)
-    folder = case.folder / 'data'
-    in_folder = case.kind not in ('det', 'seg')  # which list their pictures by name, or by suffix
-    if not in_folder:
-        picture.name = f'strange{Path(picture.name).suffix}' if case.kind == 'det' else 'strange.jpg'
-    lay_out(folder, picture, case.kind)
+    picture, folder = pictures.make(case.rng), case.folder / 'data'
+    if case.kind in ('det', 'seg'):  # which list their pictures by name, or by suffix
+        picture.name = 'strange.jpg' if case.kind == 'seg' else f'strange{Path(picture.name).suffix}'
+    place = lay_out(folder, picture, case.kind)
     if case.kind in DATA:
         ended = run(lambda: read_all(case.kind, base, folder, picture.name), case.folder)
     else:
-        ended = run(lambda: TOOL[case.kind](base, folder, picture), case.folder)
+        paths = dict(c=base / 'pixels.py', d=folder, p=place / picture.name)
+        command = [argument.format(**paths) for argument in TOOLS[case.kind]]
+        ended = run(lambda: read_by_tool(command, picture), case.folder)
     case.harm(ended)
-    problem, outcome = judge(case.kind, picture, ended)
+    outcome, problem = judge(case.kind, picture, ended)
     case.count(outcome, picture.kind)
-    case.check(not problem, f'{picture.kind} ({ascii(picture.name)[:60]}): {problem}')
+    case.check(not problem, f'{picture.kind} ({ascii(picture.name)[:60]}) {outcome}: {problem}')
 
 
-def lay_out(folder: Path, picture: pictures.Picture, kind: str) -> None:
-    """A folder in the layout of the task, with the strange picture in its training part."""
+def lay_out(folder: Path, picture: pictures.Picture, kind: str) -> Path:
+    """A folder in the layout of the task; returns where in it the strange picture is."""
     rng = np.random.default_rng(0)
     place = folder / {'seg': 'images/training', 'det': 'train'}.get(kind, 'train/a')
     place.mkdir(parents=True)
-    (folder / 'train/b').mkdir(parents=True, exist_ok=True)
-    for i in range(GOOD):
-        Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(place / f'{i:02d}.jpg')
-        if kind not in ('det', 'seg') and i < 4:
-            shutil.copy(place / f'{i:02d}.jpg', folder / 'train/b')
-    pictures.put(picture, place)
+    names = [f'{i:02d}.jpg' for i in range(GOOD)]
+    for name in names:
+        Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(place / name)
+    sizes = [(SIDE, SIDE)] * GOOD + [(SIDE, SIDE) if picture.pixels is None else picture.pixels.shape[:2]]
     if kind == 'seg':
         (folder / 'annotations/training').mkdir(parents=True)
-        for name in (*(f'{i:02d}' for i in range(GOOD)), 'strange'):
-            height, width = picture.pixels.shape[:2] if name == 'strange' and picture.pixels is not None else (SIDE, SIDE)
-            Image.fromarray(np.ones((height, width), np.uint8)).save(folder / f'annotations/training/{name}.png')
+        for name, size in zip([*names, picture.name], sizes, strict=True):
+            labels = Image.fromarray(np.ones(size, np.uint8))
+            labels.save(folder / 'annotations/training' / Path(name).with_suffix('.png'))
     elif kind == 'det':
-        names = [*(f'{i:02d}.jpg' for i in range(GOOD)), picture.name]
-        sizes = [(SIDE, SIDE)] * GOOD + [picture.pixels.shape[:2] if picture.pixels is not None else (SIDE, SIDE)]
         box = dict(category_id=1, bbox=[1, 1, 6, 6], area=36, iscrowd=0, segmentation=[[1, 1, 7, 1, 7, 7]])
+        content = dict(
+            images=[dict(id=i, file_name=name, height=height, width=width) for i, (name, (height, width))
+                    in enumerate(zip([*names, picture.name], sizes, strict=True))],
+            annotations=[dict(box, id=i, image_id=i) for i in range(GOOD + 1)],
+            categories=[dict(id=1, name='one')])
         (folder / 'annotations').mkdir()
         for part in ('train', 'val'):
-            (folder / f'annotations/instances_{part}.json').write_text(json.dumps(dict(
-                images=[dict(id=i, file_name=name, height=size[0], width=size[1])
-                        for i, (name, size) in enumerate(zip(names, sizes, strict=True))],
-                annotations=[dict(box, id=i, image_id=i) for i in range(len(names))],
-                categories=[dict(id=1, name='one')])))
+            (folder / f'annotations/instances_{part}.json').write_text(json.dumps(content))
     else:
-        shutil.copytree(folder / 'train/b', folder / 'val/a')
-        shutil.copytree(folder / 'train/b', folder / 'val/b')
+        for other in ('train/b', 'val/a', 'val/b'):
+            shutil.copytree(place, folder / other)
+    pictures.put(picture, place)
+    return place
 
 
 def read_all(kind: str, base: Path, folder: Path, name: str) -> dict:
-    """Read a training's files by the first steps of its pipeline: the strange one's fate, and how many are read."""
-    own = base / f'{DATA[kind]}.py'
-    options = dict(classes=['one']) if kind in ('det', 'seg') else {}
-    log = io.StringIO()
+    """Read a training's files by the first steps of its pipeline: what became of each."""
+    own, log = base / f'{DATA[kind]}.py', io.StringIO()
     with redirect_stdout(log), redirect_stderr(log):
         cfg = launch.load_config(Namespace(
-            config=str(own if own.exists() else toys.ROOT / f'configs/{DATA[kind]}.py'), data_root=[str(folder)],
-            cfg_options=options, launcher='none', work_dir='work'))
+            config=str(own if own.exists() else toys.ROOT / f'configs/{DATA[kind]}.py'), launcher='none',
+            data_root=[str(folder)], cfg_options=dict(classes=['one']) if kind in ('det', 'seg') else {},
+            work_dir='work'))
         init_default_scope(cfg.default_scope)
         check_annotations(cfg, 'train')
         for leaf in leaf_datasets(cfg.train_dataloader.dataset):
-            leaf.pipeline = [step for step in leaf.pipeline if step['type'].split('.')[-1].startswith('Load')]
-        dataset = DATASETS.build(Config(cfg.train_dataloader.dataset.to_dict())._cfg_dict)
+            leaf.pipeline = [step for step in leaf.pipeline if step.type.split('.')[-1].startswith('Load')]
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
         samples = [dataset[i] for i in range(len(dataset))]
-        bad = dataset.bad_files()
-    found = [sample['img'] for sample in samples if os.path.basename(sample['img_path']) == name]
-    if found and kind != 'pretrain':
-        found = [image[..., ::-1] for image in found]
-    return dict(bad={os.path.basename(path): reason for path, reason in bad.items()},
-                shape=found[0].shape if found else None, pixels=found[0].tobytes().hex() if found else '',
-                good=len({sample['img_path'] for sample in samples}) - len(found[:1]), log=log.getvalue()[-3000:])
+        bad = {os.path.basename(path): reason for path, reason in dataset.bad_files().items()}
+    order = slice(None) if kind == 'pretrain' else slice(None, None, -1)  # BGR
+    paths = [os.path.basename(sample['img_path']) for sample in samples]
+    found = [sample['img'][..., order] for sample, path in zip(samples, paths, strict=True) if path == name]
+    good = len(set(paths)) - bool(found)
+    return value_of(bad.get(name, ''), found, good >= GOOD, log.getvalue())
+
+
+def read_by_tool(command: list[str], picture: pictures.Picture) -> dict:
+    """Let a tool read them; of its pictures only those of ``prepare_images`` are like the file's."""
+    log = io.StringIO()
+    with redirect_stdout(log):
+        toys.tool(*command)
+    text = ascii(log.getvalue()).replace('\\n', '\n')
+    reason = re.search(re.escape(ascii(picture.name)[1:-1]) + r' \((.*)\)', text)
+    written = [np.asarray(Image.open(path)) for path in sorted(Path('out').rglob('*.jpg'))]
+    found = [image for image in written if image.shape[:2] != (SIDE, SIDE)][:1]
+    if not written and not reason and picture.pixels is not None:
+        found = [picture.pixels]  # it was read, by a tool that shows something else of it
+    elif not written and not reason and picture.data is not None:
+        found = [np.zeros((0, 0, 3))]
+    return value_of(reason[1] if reason else '', found, not written or len(written) >= GOOD, log.getvalue())
+
+
+def value_of(bad: str, found: list, others: bool, log: str) -> dict:
+    return dict(bad=bad, shape=found[0].shape if found else None, others=others, log=log[-3000:],
+                pixels=np.ascontiguousarray(found[0], np.uint8).tobytes().hex() if found else '')
 
 
 def judge(kind: str, picture: pictures.Picture, ended: Ended) -> tuple[str, str]:
-    """What is wrong with what became of a picture ('' if nothing), and what became of it."""
+    """What became of a picture, and what is wrong with that, '' if nothing."""
+    sound = picture.pixels is not None and not picture.vague and not picture.kind.startswith('cut')
     if ended.code:
-        if picture.pixels is not None and not picture.vague and not picture.kind.startswith('cut'):
-            return f'refused, but it is whole: {ended.err[-300:]!r}', 'refused'
         name = 'strange' if picture.name.startswith('strange') else ascii(picture.name)[1:5]
-        problems = complaints(last_line(ended.err) if kind in DATA else ended.err, name, kind in TOOLS)
-        stops = kind in ('pretrain', 'cls', 'prepare_images')
-        return ('ended the whole run: ' * stops + ', '.join(problems) + f': {ended.err[-300:]!r}'
-                if problems or stops else ''), 'refused'
+        problems = complaints(message(ended.err) if kind in DATA else ended.err, name, kind in TOOLS)
+        problems += ['it is whole'] * sound
+        problems += ['it ended all'] * (kind in ('pretrain', 'cls', 'prepare_images'))
+        return 'refused', f'{", ".join(problems)}: {ended.err[-300:]!r}' if problems else ''
     value = ended.value
-    if value.get('good', GOOD) < GOOD:
-        return f'{GOOD - value["good"]} good pictures were not read', 'lost others'
-    if reason := next((why for path, why in value['bad'].items() if os.path.basename(path) == picture.name), ''):
-        if picture.pixels is not None and not picture.vague and not picture.kind.startswith('cut'):
-            return f'named as bad, but it is whole: {reason}', 'named as bad'
-        helps = len(reason) > 20 and ' at 0x' not in reason and '\n' not in reason and '<_io' not in reason
-        return '' if helps else f'a reason that does not help: {reason!r}', 'named as bad'
+    if not value['others']:
+        return 'lost others', f'good pictures were not read: {value["log"][-200:]!r}'
+    if reason := value['bad']:
+        helps = len(reason) > 15 and ' at 0x' not in reason and '\n' not in reason and '<_io' not in reason
+        problem = '' if helps else f'no help: {reason!r}'
+        return 'named as bad', f'it is whole: {reason}' if sound else problem
     if not value['shape']:
-        passed = picture.data is None or picture.name.startswith('.')
-        named = picture.name.startswith('.') or Path(picture.name).stem in value.get('log', '')
-        return '' if passed and named else 'neither decoded nor named', 'passed by'
-    if picture.pixels is None:
-        return f'decoded as {value["shape"]}, which it is not', 'decoded'
+        named = picture.kind == 'folder' or picture.name.startswith('.') or (
+            picture.data is None and Path(picture.name).stem in value['log'])
+        return 'passed by', '' if named else 'neither decoded nor named'
     got = np.frombuffer(bytes.fromhex(value['pixels']), np.uint8).reshape(value['shape']).astype(int)
-    if got.shape == picture.pixels.shape and np.abs(got - picture.pixels).mean() < (20 if kind == 'prepare_images' else 4):
-        return '', 'decoded whole'
+    if picture.pixels is None:
+        return 'decoded', f'as {got.shape}, which it is not'
+    tolerance = 20 if kind == 'prepare_images' else 4  # of JPEG, once more
+    if got.shape == picture.pixels.shape and np.abs(got - picture.pixels).mean() < tolerance:
+        return 'decoded whole', ''
     if picture.vague:
-        return '', 'undetectable: other pixels in a format without checksums'
-    return f'decoded to other pixels, {got.shape} for {picture.pixels.shape}', 'decoded'
+        return 'undetectable', ''
+    return 'decoded', f'to other pixels, {got.shape} for {picture.pixels.shape}'
 
 
-def last_line(text: str) -> str:
-    """The message of a traceback's exception."""
-    start = max(text.rfind(f'\n{name}') for name in ('ValueError: ', 'RuntimeError: ', 'FileNotFoundError: ', 'OSError: '))
-    return text[start + 1:].strip()
-
-
-# --- tools ----------------------------------------------------------------------------------------
-
-def _prepare_images(base, folder, picture):
-    log = io.StringIO()
-    with redirect_stdout(log), redirect_stderr(log):
-        toys.tool('demo/prepare_images.py', folder / 'train/a', 'out')
-    text = log.getvalue()
-    written = sorted(Path('out').rglob('*.jpg'))
-    bad = {picture.name: text.split('(', 1)[1]} if 'unreadable' in text else {}
-    extra = len(written) - GOOD
-    others = [np.asarray(Image.open(path)) for path in written]
-    pixels = [image for image in others if image.shape[:2] != (SIDE, SIDE)] if extra else []
-    return dict(bad=bad, good=min(len(written), GOOD), log=text, shape=pixels[0].shape if pixels else (
-        picture.pixels.shape if extra else None), pixels=(pixels[0] if pixels else picture.pixels).tobytes().hex()
-        if extra else '')
-
-
-def _visualize(base, folder, picture):
-    toys.tool('visualize.py', base / 'pixels.py', 'none', '--images', folder / 'train/a' / picture.name, '--out', 'out.png')
-    return _seen(picture)
-
-
-def _visualize_folder(base, folder, picture):
-    toys.tool('visualize.py', base / 'pixels.py', 'none', '--images', folder / 'train/a', '--num', 20, '--out', 'out.png')
-    return _seen(picture)
-
-
-def _features(base, folder, picture):
-    toys.tool('linear_probe.py', base / 'pixels.py', 'none', '--data', folder, '--out', 'out.json')
-    return _seen(picture)
-
-
-def _seen(picture):
-    """A tool that ends well has read the picture; what it made of it is not seen."""
-    there = picture.data is not None
-    return dict(bad={}, shape=picture.pixels.shape if there and picture.pixels is not None else [0] * there,
-                pixels=picture.pixels.tobytes().hex() if there and picture.pixels is not None else '', log=picture.name)
-
-
-TOOL = {'prepare_images': _prepare_images, 'visualize': _visualize, 'visualize folder': _visualize_folder,
-        'features': _features}
+def message(text: str) -> str:
+    """That of the exception behind a traceback."""
+    names = 'Value', 'Runtime', 'FileNotFound', 'OS'
+    return text[max(text.rfind(f'\n{name}Error: ') for name in names) + 1:]

@@ -1,5 +1,7 @@
 """Trainings that are killed at random moments, whose folders suffer, and that go on to the same numbers."""
 import os
+import re
+import select
 import shutil
 import signal
 import socket
@@ -28,7 +30,7 @@ COMPARED = ('state_dict', 'optimizer', 'param_schedulers')
 def prepare(base: Path) -> dict:
     """Uninterrupted runs, and how long they take."""
     found = {}
-    for kind, (config, options, ranks, _) in KINDS.items():
+    for kind, (config, _, ranks, _) in KINDS.items():
         if (config, ranks) not in found:
             run, work = Run(base, kind), base / f'reference-{config}-{ranks}'
             [ended, *_] = run.wait(run.start(work))
@@ -87,9 +89,10 @@ class Run:
             environment |= dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free.getsockname()[1]),
                                 WORLD_SIZE='2', LOCAL_WORLD_SIZE='2')
         command[2:2] = ['--launcher', 'pytorch']
+        limits = limit, lambda: None
         return [Child(lambda: self._train(command), work.parent, False,
-                      environment | dict(RANK=str(rank), LOCAL_RANK=str(rank)), limit if rank == 0 else lambda: None)
-                for rank in range(self.ranks)]
+                      {**environment, 'RANK': str(rank), 'LOCAL_RANK': str(rank)}, limits[rank])
+                for rank in range(2)]
 
     def _train(self, command):
         if self.kind == 'command':
@@ -136,15 +139,21 @@ def kill(case: Case, run: Run, work: Path, seconds: float) -> bool:
         if iterations(work) > before and not twice:
             done = read_checkpoint(newest(work))['meta']['iter'] if newest(work) else 0
             case.check(done >= iterations(work), f'{what}: {iterations(work)} steps done, {done} saved')
-            case.check(any('--resume' in each.err + each.out for each in ended), f'{what}, and no way to go on')
-    for path in sorted(work.glob('*.pth')):
-        if (path.name, path.stat().st_size) in case.cut:
-            continue
-        try:
-            read_checkpoint(path)
-        except Exception as error:
-            case.check(False, f'after {what}, {path.name} is not whole: {error}')
+            told = any('--resume' in each.err + each.out for each in ended)
+            case.check(told, f'{what}, and no way to go on')
+    case.check(not (problem := damaged(work, case.cut)), f'after {what}: {problem}')
     return False
+
+
+def damaged(work: Path, known: set = frozenset()) -> str:
+    """Name a checkpoint that is not whole, beside those of these names and sizes."""
+    for path in sorted(work.glob('*.pth')):
+        if (path.name, path.stat().st_size) not in known:
+            try:
+                read_checkpoint(path)
+            except Exception as error:
+                return f'{path.name} is not whole: {error}'
+    return ''
 
 
 def at_change(number: int, send: int):
@@ -168,9 +177,9 @@ def at_change(number: int, send: int):
 def follow(children: list[Child], number: int) -> None:
     """Signal the other ranks when the first one ended or its moment has passed, as torchrun does."""
     first, *others = children
-    deadline = time.monotonic() + 3
-    while time.monotonic() < deadline and not os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-        time.sleep(0.01)
+    pidfd = os.pidfd_open(first.pid)
+    select.select([pidfd], [], [], 3)
+    os.close(pidfd)
     for child in others if number == signal.SIGKILL else children:
         child.signal(number)
 
@@ -217,13 +226,13 @@ def refuse_second(case: Case, run: Run, work: Path, seconds: float) -> None:
 def stop_demo(case: Case, base: Path) -> None:
     """A demo that is stopped ends the training that it has started."""
     number = SOFT[case.rng.integers(3)]
-    child = Child(lambda: toys.tool('demo/demo.py', '--data', base / 'data/train', '--out', case.folder / 'out'),
+    child = Child(lambda: toys.tool('demo/demo.py', '--data', base / 'data/train', '--out', 'out'),
                   case.folder, False, dict(PYTHONPATH=str(toys.ROOT)))
     time.sleep(case.rng.uniform(1, 15))
     child.signal(number)
     ended = child.wait(60, grace=3)
     case.count('kills', f'{signal.Signals(number).name} to demo.py')
-    case.check(ended.code in (128 + number, -number), f'a stopped demo ended with {ended.code}: {ended.err[-300:]}')
+    case.check(ended.code in (128 + number, -number), f'exit code {ended.code}: {ended.err[-300:]}')
     case.harm(ended)
 
 
@@ -234,9 +243,8 @@ def newest(work: Path) -> Path | None:
 
 def iterations(work: Path) -> int:
     """The last iteration that the run's records name, whatever their number."""
-    lines = [line for path in work.glob('*/vis_data/scalars.json') for line in path.read_text().splitlines()]
-    steps = [int(line.split('"step": ')[1].split('}')[0]) for line in lines if '"loss"' in line and '}' in line]
-    return max(steps, default=0)
+    text = ''.join(path.read_text() for path in work.glob('*/vis_data/scalars.json'))
+    return max(map(int, re.findall(r'"loss".*"step": (\d+)}', text)), default=0)
 
 
 def trained(path: Path) -> dict:

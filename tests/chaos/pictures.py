@@ -10,10 +10,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-MODES = {'JPEG': ('L', 'RGB', 'CMYK'), 'PNG': ('1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'I;16'), 'GIF': ('L', 'P', 'RGB'),
-         'TIFF': ('1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK', 'I;16'), 'BMP': ('1', 'L', 'P', 'RGB', 'RGBA'),
+MODES = {'JPEG': ('L', 'RGB', 'CMYK'), 'PNG': ('1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'I;16'), 'GIF': ('L',
+                                                                                                    'P',
+                                                                                                    'RGB'),
+         'TIFF': ('1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK', 'I;16'), 'BMP': ('1', 'L', 'P', 'RGB',
+                                                                               'RGBA'),
          'PPM': ('1', 'L', 'RGB', 'I;16'), 'WEBP': ('L', 'RGB', 'RGBA')}
-SUFFIX = {'JPEG': '.jpg', 'PNG': '.png', 'GIF': '.gif', 'TIFF': '.tiff', 'BMP': '.bmp', 'PPM': '.ppm', 'WEBP': '.webp'}
+SUFFIX = {'JPEG': '.jpg', 'PNG': '.png', 'GIF': '.gif', 'TIFF': '.tiff', 'BMP': '.bmp', 'PPM': '.ppm',
+          'WEBP': '.webp'}
 
 
 @dataclass
@@ -66,7 +70,8 @@ def make(rng: np.random.Generator) -> Picture:
     """Any strange picture."""
     form, data, pixels = draw(rng)
     name = f'strange{SUFFIX[form]}'
-    kind = str(rng.choice(['whole', 'cut', 'bytes', 'bits', 'zeros', 'lost', 'claims', 'other', 'named', 'special'],
+    kind = str(rng.choice(['whole', 'cut', 'bytes', 'bits', 'zeros', 'lost', 'claims', 'other', 'named',
+                           'special'],
                           p=[.15, .15, .1, .1, .08, .07, .1, .1, .05, .1]))
     start, size = int(rng.integers(len(data))), int(rng.integers(1, 200))
     if kind == 'whole':
@@ -75,27 +80,32 @@ def make(rng: np.random.Generator) -> Picture:
         end = int(rng.choice([0, 10, len(data) // 2, rng.integers(len(data)), len(data) - 3]))
         return Picture(name, f'cut {form}', data[:end], pixels)
     if kind == 'bytes':
-        return Picture(name, f'other bytes in {form}', data[:start] + rng.bytes(len(data[start:start + size]))
+        return Picture(name, f'other bytes in {form}',
+                       data[:start] + rng.bytes(len(data[start:start + size]))
                        + data[start + size:], pixels, vague=True)
     if kind == 'bits':
         changed = bytearray(data)
         changed[start] ^= 1 << int(rng.integers(8))
         return Picture(name, f'flipped bit in {form}', bytes(changed), pixels, vague=True)
     if kind == 'zeros':
-        return Picture(name, f'zeros in {form}', data[:start] + bytes(len(data[start:start + size])) + data[start + size:],
+        return Picture(name, f'zeros in {form}',
+                       data[:start] + bytes(len(data[start:start + size])) + data[start + size:],
                        pixels, vague=True)
     if kind == 'lost':
-        return Picture(name, f'lost bytes in {form}', data[:start] + data[start + size:], pixels, vague=True)
+        return Picture(name, f'lost bytes in {form}', data[:start] + data[start + size:], pixels,
+                       vague=True)
     if kind == 'claims':
         return claims(rng)
     if kind == 'other':
         return other(rng, data)
     if kind == 'named':
-        names = ['caf\udce9.png', 'a\nb.png', 'x' * 240 + '.png', ' .png', "it's; $(touch M) `x`.png", 'A.JPG', '-x.png',
+        names = ['caf\udce9.png', 'a\nb.png', 'x' * 240 + '.png', ' .png', "it's; $(touch M) `x`.png",
+                 'A.JPG', '-x.png',
                  'percent%s{}.png', '\u202egnp.png', '.hidden.png', 'wrong.jpg', 'wrong.webp']
         return Picture(str(rng.choice(names)), 'strange name', data, pixels)
     return Picture(f'strange{rng.choice(list(SUFFIX.values()))}',
-                   str(rng.choice(['FIFO', 'socket', 'device', 'folder', 'loop', 'dangling link', 'link to itself'])))
+                   str(rng.choice(['FIFO', 'socket', 'device', 'folder', 'loop', 'dangling link',
+                                   'link to itself'])))
 
 
 def claims(rng: np.random.Generator) -> Picture:
@@ -111,7 +121,8 @@ def claims(rng: np.random.Generator) -> Picture:
         data[29:33] = struct.pack('>I', zlib.crc32(data[12:29]))
         start = data.index(b'IDAT') - 4
         chunk = b'IDAT' + rows
-        data[start:] = struct.pack('>I', len(rows)) + chunk + struct.pack('>I', zlib.crc32(chunk)) + data[-12:]
+        data[start:] = struct.pack('>I', len(rows)) + chunk + struct.pack('>I',
+                                                                          zlib.crc32(chunk)) + data[-12:]
     elif form == 'JPEG':
         place = data.index(b'\xff\xc0')
         data[place + 5:place + 9] = struct.pack('>HH', side, side)
@@ -139,8 +150,10 @@ def other(rng: np.random.Generator, data: bytes) -> Picture:
     buffer = io.BytesIO()
     Image.fromarray(rng.random((9, 9), dtype=np.float32)).save(buffer, 'TIFF')
     contents = {
-        'empty file': b'', 'web page': b'<!DOCTYPE html><html></html>', 'text': b'hello' * 100, 'zeros': bytes(10000),
-        'noise': rng.bytes(3000), 'PostScript': b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(M) (w) file\n',
+        'empty file': b'', 'web page': b'<!DOCTYPE html><html></html>', 'text': b'hello' * 100,
+        'zeros': bytes(10000),
+        'noise': rng.bytes(3000),
+        'PostScript': b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(M) (w) file\n',
         'SVG': b'<svg xmlns="http://www.w3.org/2000/svg"/>', 'floating-point TIFF': buffer.getvalue(),
         'pointer': b'version https://git-lfs.github.com/spec/v1\noid sha256:0\n', 'head alone': data[:8]}
     kind = str(rng.choice(list(contents)))

@@ -46,8 +46,9 @@ class Case:
     def close(self) -> dict:
         """Remove the folder; return what was found."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        return dict(part=self.part, case=self.number, kind=self.kind, counts=self.counts, failures=self.failures,
-                    peak=self.peak, slowest=self.slowest, seconds=time.monotonic() - self.start)
+        return dict(part=self.part, case=self.number, kind=self.kind, counts=self.counts,
+                    failures=self.failures, peak=self.peak, slowest=self.slowest,
+                    seconds=time.monotonic() - self.start)
 
 
 def summary(found: list[dict], jobs: int, seconds: float) -> dict:
@@ -68,7 +69,8 @@ def summary(found: list[dict], jobs: int, seconds: float) -> dict:
     return dict(
         date=time.strftime('%Y-%m-%d'), seconds=round(seconds), jobs=jobs, seed=SEED,
         hardware=f'{os.cpu_count()} cores, {cpu or platform.machine()}', python=platform.python_version(),
-        versions={name: version(name) for name in ('torch', 'onedl-mmengine', 'onedl-mmpretrain', 'numpy', 'pillow')},
+        versions={name: version(name) for name in (
+            'torch', 'onedl-mmengine', 'onedl-mmpretrain', 'numpy', 'pillow', 'safetensors')},
         parts=parts, failures=[case for case in found if case['failures']])
 
 
@@ -77,7 +79,8 @@ def table(found: dict) -> str:
     versions = ', '.join(f'{name} {number}' for name, number in found['versions'].items())
     lines = [f'Run of {found["date"]}: seed {found["seed"]}, {found["seconds"] / 60:.0f} minutes with '
              f'{found["jobs"]} at a time on {found["hardware"]}; Python {found["python"]}, {versions}.', '',
-             '| part | cases | failed | slowest child | largest child | seconds per case |', '|---|---|---|---|---|---|']
+             '| part | cases | failed | slowest child | largest child | seconds per case |',
+             '|---|---|---|---|---|---|']
     for name, part in found['parts'].items():
         lines.append(f'| {name} | {part["cases"]:,} | {part["failed"]} | {part["slowest"]:.1f} s | '
                      f'{part["peak"] / 2**30:.2f} GB | {part["seconds"] / part["cases"]:.2f} |')

@@ -51,8 +51,8 @@ optim_wrapper = dict(_delete_=True, type='mmpretrain.AutocastOptimWrapper',
 CODES = """
 _base_ = './pixels.py'
 model = dict(head=dict(num_outputs=16), target_generator=dict(
-    _delete_=True, type='DiscreteVAE', num_codes=16, stem_stride=2, num_groups=2, hidden_dims=8, code_dims=8,
-    init_cfg=dict(type='Pretrained', checkpoint=None)))
+    _delete_=True, type='DiscreteVAE', num_codes=16, stem_stride=2, num_groups=2, hidden_dims=8,
+    code_dims=8, init_cfg=dict(type='Pretrained', checkpoint=None)))
 """
 CLASSES = """
 _base_ = ['{root}/configs/_base_/datasets/cls_small.py', '{root}/configs/_base_/schedules/cls_finetune.py',
@@ -85,14 +85,16 @@ model = dict(
     backbone=dict(patch_size=4, frozen_stages=2, arch=dict(_delete_=True, **{arch}),
                   init_cfg=None),
     decode_head=dict(in_channels=24, channels=24))
-train_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(dataset=dict(data_root=data_root)))
+train_dataloader = dict(
+    num_workers=0, persistent_workers=False, dataset=dict(dataset=dict(data_root=data_root)))
 val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))
 test_dataloader = val_dataloader
 train_cfg = dict(max_iters=4, val_interval=4)
 param_scheduler = [dict(type='PolyLR', power=1.0, eta_min=0., by_epoch=False)]
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=2))
 """
-CONFIGS = dict(pixels=PIXELS, iters=ITERS, tokenizer=TOKENIZER, codes=CODES, classes=CLASSES, segments=SEGMENTS)
+CONFIGS = dict(pixels=PIXELS, iters=ITERS, tokenizer=TOKENIZER, codes=CODES, classes=CLASSES,
+               segments=SEGMENTS)
 
 
 # What stands in many places of a config.
