@@ -120,7 +120,7 @@ def run_case(case: Case, base: Path, whole: dict) -> None:
     case.check(MARK not in left, f'{what}: ran a command')
     if ended.code:
         case.count('refused', kind)
-        problems = complaints(ended.err, path.name, entry not in FUNCTIONS)
+        problems = complaints(ended.complaint(), path.name, entry not in FUNCTIONS)
         problems += [f'exit code {ended.code}'] * (ended.code != 2) + [f'left {left}'] * bool(left)
         problems += ['did not fall back to the older file'] * (entry == 'auto')
         case.check(not problems, f'{what}: {", ".join(problems)}: {ended.err[-300:]!r}')

@@ -59,8 +59,8 @@ class Ended:
                 + [f'took {self.peak / 2**30:.1f} GB'] * (self.peak > PEAK))
 
     def complaint(self) -> str:
-        """What the person at the terminal reads of the failure, '' where nothing failed."""
-        return self.err.strip() if self.code else ''
+        """What stands at the terminal at the end, without bars of progress."""
+        return '\n'.join(line for line in self.err.splitlines() if '%|' not in line).strip()
 
 
 class Child:

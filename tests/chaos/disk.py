@@ -7,6 +7,10 @@ import os
 import resource
 from pathlib import Path
 
+from PIL import Image
+
+from cae_mm.checkpoint.files import read_checkpoint
+
 from . import toys
 from .children import run
 from .kills import Run, damaged, equal, newest, trained
@@ -52,28 +56,38 @@ def run_case(case: Case, base: Path, reference: dict) -> None:
         if rng.random() < 0.5:  # there is something older to lose
             training.wait(training.start(work, stop_at_second_checkpoint))
             older = True
+    before = {path.name for path in work.rglob('*.partial-*')}  # of the killed one
     ended = run(lambda: toys.tool(*command), case.folder, 30, watched=False,
                 limit=lambda: FAILURES[failure](work, size, call))
     work.chmod(0o755)
     case.harm(ended)
     case.count('failed' if ended.code else 'finished all the same')
     if ended.code:
-        err = ended.err.strip()
+        err = ended.complaint()
         wrong = [problem for problem, holds in {
             f'exit code {ended.code}': ended.code not in (1, 2), 'more than one line': '\n' in err,
             'not cae_mm: ...': not err.startswith('cae_mm: '),
-            'names no file': f'{work.name}/' not in err and '.tmp-' not in err}.items() if holds]
+            'names no file': '/' not in err}.items() if holds]
         case.check(not wrong, f'{", ".join(wrong)}: {err[-300:]!r}')
     case.check((work / 'mine.txt').read_text() == 'not to be touched', 'lost a file of others')
-    remains = '*new*' if ended.code and task != 'training' else '*.partial-*'
-    left = [path.name for path in work.rglob(remains)]
+    left = {path.name for path in work.rglob('*.partial-*')} - before
     case.check(not left, f'left {left}')
+    for path in work.glob('new.*'):
+        case.check(whole(path), f'left {path.name}, which is not whole')
     if task == 'training':
         case.check(not (problem := damaged(work)), f'{problem}')
         case.check(not older or newest(work) is not None, 'lost all older checkpoints')
         [again] = training.wait(training.start(work))
         case.check(again.code == 0, f'--resume on a sound disk ended with {again.code}: {again.err[-300:]}')
         case.check(again.code != 0 or equal(trained(newest(work)), reference['end']), 'other numbers')
+
+
+def whole(path: Path) -> bool:
+    """Whether a picture or a checkpoint can be read."""
+    try:
+        return bool(Image.open(path).tobytes() if path.suffix == '.png' else read_checkpoint(path))
+    except Exception:
+        return False
 
 
 def stop_at_second_checkpoint() -> None:

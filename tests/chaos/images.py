@@ -134,7 +134,8 @@ def judge(kind: str, picture: pictures.Picture, ended: Ended) -> tuple[str, str]
     sound = picture.pixels is not None and not picture.vague and not picture.kind.startswith('cut')
     if ended.code:
         name = 'strange' if picture.name.startswith('strange') else ascii(picture.name)[1:5]
-        problems = complaints(message(ended.err) if kind in DATA else ended.err, name, kind in TOOLS)
+        said = message(ended.err) if kind in DATA else ended.complaint()
+        problems = complaints(said, name, kind in TOOLS)
         problems += ['it is whole'] * sound
         problems += ['it ended all'] * (kind in ('pretrain', 'cls', 'prepare_images'))
         return 'refused', f'{", ".join(problems)}: {ended.err[-300:]!r}' if problems else ''

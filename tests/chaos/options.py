@@ -5,14 +5,15 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 from mmengine.config import Config
 
-from . import toys
+from . import toys, words
 from .children import run
 from .pickles import MARK
 from .report import Case
 
-RULES = dict(typo=5, range=5, kind=4, short=2, argument=8, right=3, make=2, script=2)  # and their shares
+RULES = dict(typo=5, range=5, kind=4, listed=4, argument=8, right=3, make=2, script=2)  # and their shares
 CONFIGS = ('pixels codes tokenizer classes segments pretrain/cae_vitb_300e_pixels '
            'cls/finetune_cae_vitb_100e det/mask_rcnn_cae_vitt_demo seg/upernet_cae_vitt_demo').split()
 # Parts of configs that are in their places already, or take any key.
@@ -30,9 +31,6 @@ OUT_OF_RANGE = {
     'layer_decay_rate': '0 -1 2', 'base_batch_size': '0 -1', 'dropout_ratio': '1 -0.5', 'momentum': '2 -1',
     'label_smooth_val': '1 -0.1', 'crop_size': '0 (0,0) (-8,8)', 'prob': '7 -1'}
 OTHER_KINDS = {bool: 'maybe 7', int: 'abc a,b 1e 0x True', float: 'abc a,b 1e 0x True', dict: '5 abc'}
-SHORT = ('lrr=1 learning_rate=1 tokenizers=a.pth batchsize=4 epochs=5 max_epoch=3 seed=3 work_dirs=a '
-         'data_rot=a optim_wraper.optimizer.lr=1 randomnes.seed=3 num_worker=1 pretraned=a'
-         ' resumee=True').split()
 RIGHT = {
     'pixels': [
         'lr=1e-3', 'batch_size=2', 'max_epochs=1 param_scheduler.warmup_epochs=0', 'num_workers=1',
@@ -105,44 +103,47 @@ def flat(node, prefix=''):
 
 def run_case(case: Case, base: Path, known: dict) -> None:
     """One wrong, or right, command."""
-    case.kind = str(case.rng.choice(list(RULES), p=[share / sum(RULES.values())
-                                                    for share in RULES.values()]))
+    shares = np.array(list(RULES.values()))
+    case.kind = str(case.rng.choice(list(RULES), p=shares / shares.sum()))
     if case.kind in ('make', 'script'):
         return inject(case)
     if case.kind == 'right':
         config = str(case.rng.choice(list(RIGHT)))
-        tool, words = 'train.py', []
+        tool, named = 'train.py', []
         arguments = [base / f'{config}.py', '--cfg-options', *str(case.rng.choice(RIGHT[config])).split()]
     elif case.kind == 'argument':
-        tool, words = str(case.rng.choice(list(ARGUMENTS))), []
+        tool, named = str(case.rng.choice(list(ARGUMENTS))), []
         text = str(case.rng.choice(ARGUMENTS[tool].split('/ ')))
-        arguments = text.format(c=base / 'pixels.py', k=known['checkpoint'],
-                                d=base / 'data').strip().split()
+        text = text.replace('{e}', '{c} {k} --data {d}').replace(
+            '{v}', '{c} {k} --images {d}/val --out a.png')
+        arguments = text.format(c=base / 'pixels.py', k=known['checkpoint'], d=base / 'data').split()
+    elif case.kind == 'listed':
+        config = str(case.rng.choice(list(words.WRONG)))
+        tool, option = 'train.py', str(case.rng.choice(words.WRONG[config]))
+        named = [(option.partition('=')[0].split('.')[0],)]
+        arguments = [toys.ROOT / config, '--work-dir', 'work', '--cfg-options', option]
     else:
         config = str(case.rng.choice(list(known['keys'])))
-        option, words = wrong(case.rng, case.kind, known['keys'][config])
+        option, named = wrong(case.rng, case.kind, known['keys'][config])
         tool, arguments = 'train.py', [config, '--work-dir', 'work', '--cfg-options', option]
     ended = run(lambda: toys.tool(tool, *arguments), case.folder, 60 if case.kind == 'right' else 20)
     case.harm(ended)
     shown = f'{tool} {" ".join(map(str, arguments))}'.replace(f'{base}/', '').replace(f'{toys.ROOT}/', '')
     if case.kind == 'right':
         return case.check(ended.code == 0, f'{shown}: exit code {ended.code}: {ended.err[-300:]!r}')
-    lines = ended.err.strip().splitlines()
+    lines = ended.complaint().splitlines()
     message = next((line for line in lines if line.startswith('cae_mm: ') or ': error: ' in line), '')
     left = [path.name for path in case.folder.iterdir() if not path.name.startswith('.tmp')]
     problems = [f'exit code {ended.code}'] * (ended.code != 2) + [f'left {left}'] * bool(left)
     usage = message and lines[0].startswith('usage: ')  # argparse's own
     problems += ['not one line cae_mm: ...'] * (not message or len(lines) > 1 and not usage)
-    problems += [f'does not name {" or ".join(some)}' for some in words if not any(word in message
+    problems += [f'does not name {" or ".join(some)}' for some in named if not any(word in message
                                                                                    for word in some)]
     case.check(not problems, f'{shown}: {", ".join(problems)}: {ended.err[-250:]!r}')
 
 
 def wrong(rng, kind: str, keys: dict) -> tuple[str, list[tuple]]:
     """A setting that cannot be, and what its message must name: of each tuple one."""
-    if kind == 'short':
-        option = str(rng.choice(SHORT))
-        return option, [(option.split('=')[0].split('.')[0],)]
     fits = {'typo': lambda last, value: not last.isdigit(),
             'range': lambda last, value: last in OUT_OF_RANGE and value is not None,
             'kind': lambda last, value: type(value) in OTHER_KINDS and not last.isdigit()}[kind]
