@@ -148,7 +148,7 @@ def judge(kind: str, picture: pictures.Picture, ended: Ended) -> tuple[str, str]
         return 'named as bad', f'it is whole: {reason}' if sound else problem
     if not value['shape']:
         named = picture.kind == 'folder' or picture.name.startswith('.') or (
-            picture.data is None and Path(picture.name).stem in value['log'])
+            picture.data is None and Path(picture.name).stem in value['log'] + ended.out)
         return 'passed by', '' if named else 'neither decoded nor named'
     got = np.frombuffer(bytes.fromhex(value['pixels']), np.uint8).reshape(value['shape']).astype(int)
     if picture.pixels is None:
