@@ -3,6 +3,7 @@ import contextlib
 import functools
 import os
 import resource
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -16,6 +17,11 @@ import cae_mm  # noqa: F401  before the tests import mmcv.ops, which may need th
 
 # At the end: tools/test.py is not the standard library's.
 sys.path.append(str(Path(__file__).parents[1] / 'tools'))
+
+# In the background of a script, and under nohup, these are ignored, here and in all that tests start.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def pytest_addoption(parser):
