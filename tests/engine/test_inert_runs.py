@@ -27,9 +27,12 @@ def test_a_runner_refuses(toy_runner, tmp_path):
     content = read_checkpoint(path)
     hostile = content | dict(message_hub=Call(touch(trace)))
     torch.save(hostile, path)
-    for changes in (dict(resume=True), dict(resume=True, load_from=str(path)), dict(load_from=str(path))):
+    for changes in (dict(resume=True, load_from=str(path)), dict(load_from=str(path))):
         with pytest.raises(ValueError, match='epoch_2.pth is refused: it asks for builtins.exec'):
             toy_runner(**{'train_cfg.max_epochs': 3}, **changes).train()
+    resumed = toy_runner(**{'train_cfg.max_epochs': 2}, resume=True)
+    resumed.train()
+    assert resumed.model.calls == 3  # from the first epoch, whose checkpoint is the newest whole one
     # mmengine would run this text as a config.
     torch.save(content | dict(meta=content['meta'] | dict(config=touch(trace), cfg=touch(trace))), path)
     toy_runner(**{'train_cfg.max_epochs': 3}, resume=True).train()
