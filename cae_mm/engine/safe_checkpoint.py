@@ -107,7 +107,9 @@ class SafeCheckpointHook(CheckpointHook):
                     self.file_backend.remove(path)
 
     def _save_best_checkpoint(self, runner, metrics) -> None:
-        """Save the best checkpoint, and only then remove the former one."""
+        """Save the best checkpoint of a training, and only then remove the former one."""
+        if not self.save_best or not hasattr(self, 'file_backend'):  # which comes with training
+            return
         outdated, self.file_backend.remove = [], lambda path: outdated.append(path)
         try:
             super()._save_best_checkpoint(runner, metrics)

@@ -57,8 +57,8 @@ def test_train_and_test(classifier_config, call_tool, tmp_path):
     work = tmp_path / 'work'
     options = ['--data-root', tmp_path, '--work-dir', work, '--cfg-options', 'num_classes=2']
     call_tool('train.py', classifier_config, *options)
-    checkpoint = (work / 'last_checkpoint').read_text()
-    assert checkpoint.endswith('epoch_2.pth')
+    checkpoint = work / (work / 'last_checkpoint').read_text()
+    assert checkpoint.name == 'epoch_2.pth'
     [log] = work.glob('*/*.log')
     assert f'data_root={tmp_path}: 2 places (train_dataloader, val_dataloader)' in log.read_text()
     metrics, predictions = tmp_path / 'metrics.json', tmp_path / 'predictions.pkl'

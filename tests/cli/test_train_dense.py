@@ -15,7 +15,7 @@ def test_two_processes_on_cpu(dense, run_tool, call_tool, tmp_path):
     ended = run_tool('dist_train.sh', config, 2, '--work-dir', work, *options,
                      'lr=1e-50')
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    checkpoint = (work / 'last_checkpoint').read_text()
+    checkpoint = work / (work / 'last_checkpoint').read_text()
     state = read_checkpoint(checkpoint)['state_dict']
     # Nothing was learned, and what these models do not have is the encoder's final norm.
     assert all(torch.equal(state[name], value) for name, value in encoder.items()
@@ -29,7 +29,7 @@ def test_two_processes_on_cpu(dense, run_tool, call_tool, tmp_path):
 
     more = {'epoch_2.pth': 'train_cfg.max_epochs=3', 'iter_4.pth': 'train_cfg.max_iters=6'}
     call_tool('train.py', config, '--work-dir', work, '--resume', *options, 'train_dataloader.batch_size=4',
-              more[checkpoint.rpartition('/')[2]], *(f'val_{part}=None' for part in (
+              more[checkpoint.name], *(f'val_{part}=None' for part in (
                   'dataloader', 'evaluator', 'cfg')))
     assert (work / 'last_checkpoint').read_text().endswith(('epoch_3.pth', 'iter_6.pth'))
 
