@@ -66,8 +66,9 @@ def enter(cfg: Config) -> list[str]:
         elif path:
             meta = read_resumable(path)
         done = path and finished(path, meta, cfg)
-        log = record[-1] if resume and record and (work_dir / record[-1]).is_dir() else None
-        log = log or time.strftime('%Y%m%d_%H%M%S')
+        log = record[-1] if resume and record else ''
+        if not re.fullmatch(r'[0-9]{8}_[0-9]{6}', log) or not (work_dir / log).is_dir():
+            log = time.strftime('%Y%m%d_%H%M%S')
         if not done and work_dir in _held:
             os.truncate(_held[work_dir].fileno(), 0)
             with suppress(OSError):  # A disk that is full has its own message, and the lock needs no text.

@@ -140,6 +140,11 @@ def test_one_log(tmp_path):
     assert again.log_name == '20200101_000000'
     enter(anew)
     assert anew.log_name != '20200101_000000'
+    for elsewhere in ('..', str(tmp_path.parent), 'nowhere'):
+        Path(tmp_path, 'training.lock').write_text(f'1 host {elsewhere}')
+        again = config(tmp_path)
+        enter(again)
+        assert again.log_name[:2] == '20'
 
 
 def hold(pipe, work):
