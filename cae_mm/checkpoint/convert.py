@@ -31,7 +31,7 @@ from cae_mm.checkpoint.names import (
     theirs_to_ours,
     translate,
 )
-from cae_mm.checkpoint.shapes import check_grid, check_shapes
+from cae_mm.checkpoint.shapes import check_beside, check_grid, check_shapes
 from cae_mm.checkpoint.tables import (
     TABLE,
     check_class_row,
@@ -69,8 +69,8 @@ def convert(state: dict[str, Tensor], source: str | None = None, target: str = '
         report (list[str], optional): what happened is appended, line by line.
 
     Raises:
-        ValueError: for an unknown origin, less than a whole encoder, or arrays that have no place
-            in the target; names them.
+        ValueError: for an unknown origin, less than a whole encoder or head, or arrays that have no
+            place in the target; names them.
     """
     for what, value, known in (('target', target, LAYOUTS), ('export', export, ('full', 'encoder')),
                                ('pooling', pooling, (None, *NORMS))):
@@ -80,6 +80,7 @@ def convert(state: dict[str, Tensor], source: str | None = None, target: str = '
     layout = detect_origin(state, source)
     ours = to_ours(state, layout, export, report)
     check_encoder(ours, final_norm=kind_of(ours) != 'feature pyramid')
+    check_beside(ours)
     check_shapes(ours)
     patches = ours['backbone.patch_embed.weight'].shape
     report.insert(0, f'{layout}, {kind_of(ours)}: {len(block_names(ours))} blocks, width {patches[0]}, '

@@ -149,6 +149,12 @@ def state_of(checkpoint: dict) -> dict[str, Tensor | Stored]:
     """
     content = checkpoint if isinstance(checkpoint, dict) else {}
     inner = next((content[key] for key in STATE_DICTS if isinstance(content.get(key), dict)), content)
+    # Beside a bare state dict there may be anything, and in one what modules keep besides their arrays.
+    wrong = [name for name, value in inner.items() if not isinstance(name, str) or inner is not content
+             and not isinstance(value, (Tensor, Stored)) and not name.endswith('_extra_state')]
+    if wrong:
+        raise ValueError(f'{wrong[0]!r:.100} of its state dict is no array with a name, but '
+                         f'{type(inner[wrong[0]]).__name__}: save the whole state dict again')
     state = {re.sub(r'^(module\.|_orig_mod\.)+', '', name): value
              for name, value in inner.items() if isinstance(value, (Tensor, Stored))}
     if not state:

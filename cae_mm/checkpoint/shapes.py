@@ -30,6 +30,31 @@ SHAPES = [(re.compile(pattern), shape.split()) for pattern, shape in (
     (r'(backbone|neck|head)\..*(\.bias|\.weight|gamma_[12]|running_mean|running_var)', 'W'),
 )]
 
+# What a model has beside its encoder and blocks, by an array that shows what it is.
+BESIDE = {name: [f'{pair}.{kind}' for pair in pairs.split() for kind in ('weight', 'bias')]
+          + others.split() for name, pairs, others in (
+    (r'neck\.mask_token|neck\.blocks.*', 'neck.norm head.norm head.head',
+     'neck.mask_token neck.pos_embed head.pos_embed'),
+    (r'neck\.project.*', 'neck.project.0 neck.project.1', ''),
+    (r'head\.fc.*|neck\.bn.*', 'head.fc', ''),
+    (r'neck\.bn.*', '', 'neck.bn.running_mean neck.bn.running_var'),
+    (r'head\.(query_token|norm_.|cross_attn|bn).*', 'head.fc head.norm_q head.norm_k head.norm_v '
+     'head.cross_attn.proj', 'head.query_token head.cross_attn.q.weight head.cross_attn.k.weight '
+     'head.cross_attn.v.weight head.bn.running_mean head.bn.running_var'))}
+
+
+def check_beside(ours: dict[str, Tensor]) -> None:
+    """Refuse less than all of what stands on the encoder.
+
+    Raises:
+        ValueError: naming what is missing.
+    """
+    for pattern, needed in BESIDE.items():
+        shown = next((name for name in ours if re.fullmatch(pattern, name)), None)
+        if shown and (missing := [name for name in needed if name not in ours]):
+            raise ValueError(f'less than a whole model, with {shown}: missing {", ".join(missing[:6])}. '
+                             'For the encoder they are not needed: export only the encoder')
+
 
 def check_shapes(ours: dict[str, Tensor]) -> None:
     """Refuse arrays whose sizes contradict each other, and blocks that differ from others.

@@ -250,6 +250,17 @@ def test_less_than_a_whole_pretraining_model_is_refused(state):
     convert(theirs, export='encoder')
 
 
+@pytest.mark.parametrize('kind', [
+    'pre-training', 'projected', 'classifier', 'linear probe', 'attentive probe'])
+def test_each_array_is_needed(state, kind):
+    whole = state(kind)
+    convert(whole)
+    # Counted, not used; and queries and values may have no bias.
+    for name in [name for name in whole if not re.search(r'num_batches|cross_attn\.[qv]\.bias', name)]:
+        with pytest.raises(ValueError, match='less than (a )?whole|no final norm|of no known'):
+            convert({key: value for key, value in whole.items() if key != name})
+
+
 def test_a_window_that_is_not_square(state):
     report, ours = [], state('relative', backbone=dict(KINDS['relative']['backbone'], img_size=(64, 16)))
     theirs = convert(ours, target='mmpretrain', report=report)
