@@ -89,6 +89,9 @@ class SafeCheckpointHook(CheckpointHook):
 
     def save_interrupted(self, runner, iteration: int, validation_due: bool) -> None:
         """Save a run that a signal ends after ``iteration`` steps; the next checkpoint takes its place."""
+        just_now = self.last_ckpt and Path(self.last_ckpt).name == self.filename_tmpl.format(iteration)
+        if just_now and not self.by_epoch and not validation_due:
+            return
         runner.message_hub.update_info(VALIDATION_DUE, validation_due)
         self._save(runner, INTERRUPTED.format(iteration), dict(epoch=runner.epoch, iter=iteration))
 
@@ -129,10 +132,20 @@ class SafeCheckpointHook(CheckpointHook):
             save_param_scheduler=self.save_param_scheduler, meta=meta, by_epoch=self.by_epoch,
             backend_args=self.backend_args, **self.args)
         if is_main_process():
-            work_dir.record_checkpoint(runner.work_dir, self.last_ckpt)
-            for other in numbered(Path(self.out_dir), INTERRUPTED):
-                if other.name != name:
-                    other.unlink()
+            self._replace_interrupted(runner, self.last_ckpt)
+
+    def after_train(self, runner) -> None:
+        """Name the last checkpoint, where the run went on from an interruption after that."""
+        super().after_train(runner)
+        last = Path(self.out_dir, self.filename_tmpl.format(runner.epoch if self.by_epoch else runner.iter))
+        if is_main_process() and last.is_file() and numbered(last.parent, INTERRUPTED):
+            self._replace_interrupted(runner, str(last))
+
+    def _replace_interrupted(self, runner, path: str) -> None:
+        work_dir.record_checkpoint(runner.work_dir, path)
+        for other in numbered(Path(self.out_dir), INTERRUPTED):
+            if other.name != Path(path).name:
+                other.unlink()
 
 
 def size_of_checkpoint(runner) -> int:

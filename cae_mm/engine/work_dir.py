@@ -50,7 +50,7 @@ def enter(cfg: Config) -> list[str]:
 
     Raises:
         BlockingIOError: when another process trains there.
-        SystemExit: with 0 when the run is finished already; no file has been touched then.
+        SystemExit: with 0 when the run is finished already; no checkpoint and no log has been touched then.
         ValueError: see :func:`find`; when more was trained than the config asks for.
     """
     def decide():
@@ -59,10 +59,14 @@ def enter(cfg: Config) -> list[str]:
         path = cfg.get('load_from') if resume else None
         if resume == 'auto' or resume and path is None:
             hook = cfg.get('default_hooks', {}).get('checkpoint') or {}
-            path, meta, found = find(work_dir, checkpoint_dir(work_dir, hook.get('out_dir')),
-                                     hook.get('filename_tmpl') or (
-                                         'epoch_{}.pth' if hook.get('by_epoch', True) else 'iter_{}.pth'))
+            folder = checkpoint_dir(work_dir, hook.get('out_dir'))
+            path, meta, found = find(work_dir, folder, hook.get('filename_tmpl') or (
+                'epoch_{}.pth' if hook.get('by_epoch', True) else 'iter_{}.pth'))
             notes += found
+            # A kill came after a checkpoint was named, and before that of an interruption was removed.
+            for other in numbered(folder, INTERRUPTED) if path else ():
+                if os.path.getmtime(other) < os.path.getmtime(path):
+                    other.unlink()
         elif path:
             meta = read_resumable(path)
         done = path and finished(path, meta, cfg)

@@ -55,6 +55,15 @@ def test_a_damaged_one_gives_way_to_an_older_one(trained):
         found(trained)
 
 
+def test_a_checkpoint_that_replaces_an_interrupted_one(trained):
+    """The kill came after epoch 2 was named, and before that of the interruption was removed."""
+    shutil.copy(trained / 'epoch_1.pth', trained / 'interrupted_iter_3.pth')
+    os.utime(trained / 'interrupted_iter_3.pth', (1, 1))
+    with pytest.raises(SystemExit, match='0'):
+        enter(config(trained, train_cfg=dict(max_epochs=2)))
+    assert sorted(path.name for path in trained.glob('*.pth')) == ['epoch_1.pth', 'epoch_2.pth']
+
+
 def test_an_earlier_one_that_was_chosen_is_not_left_again(trained):
     """The run has gone on from epoch 1, and been killed: epoch 2 is of the one that was given up."""
     (trained / 'last_checkpoint').write_text('epoch_1.pth')
