@@ -81,6 +81,8 @@ def main() -> None:
                         metavar=('TOKENIZER', 'CAE'), help='images that the trainings see')
     args = parser.parse_args()
     source = args.data and args.data.expanduser().resolve()
+    if source and not source.is_dir():
+        raise FileNotFoundError(f'--data {args.data}: there is no such folder')
     steps = Steps((args.out or Path('demo_out', source.name if source else '')).resolve(), args.force)
     out, data = steps.out, steps.out / 'data' / 'imagenet'
     tokenizer, checkpoint = pretrain(steps, source, args.views)
