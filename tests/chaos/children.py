@@ -97,6 +97,8 @@ class Child:
                 os.setsid()
             os.chdir(folder)
             os.environ.update(environment)
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job ignores
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
             tempfile.tempdir = tempfile.mkdtemp('', '.tmp-', folder)
             sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
             for number, file in enumerate(self.files[:2], 1):

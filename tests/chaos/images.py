@@ -1,11 +1,9 @@
 """Strange pictures in the data of every task: decoded whole, or named as bad with a reason that helps."""
-import io
 import json
 import os
 import re
 import shutil
 from argparse import Namespace
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +18,7 @@ from .checkpoints import complaints
 from .children import Ended, run
 from .report import Case
 
-GOOD, SIDE = 12, 40  # pictures beside the strange one, which is less than a tenth, and their pixels
+GOOD, SIDE = 12, 32  # pictures beside the strange one, which is less than a tenth; smaller than that
 DATA = {'pretrain': 'pixels', 'cls': 'classes', 'det': 'det/mask_rcnn_cae_vitt_demo',
         'seg': 'seg/upernet_cae_vitt_demo'}
 # Tools by their arguments: a config, a folder of data, and the strange picture.
@@ -48,7 +46,7 @@ def run_case(case: Case, base: Path, _) -> None:
     else:
         paths = dict(c=base / 'pixels.py', d=folder, p=place / picture.name)
         command = [argument.format(**paths) for argument in TOOLS[case.kind]]
-        ended = run(lambda: read_by_tool(command, picture), case.folder)
+        ended = run(lambda: read_by_tool(command), case.folder)
     case.harm(ended)
     outcome, problem = judge(case.kind, picture, ended)
     case.count(outcome, picture.kind)
@@ -88,44 +86,34 @@ def lay_out(folder: Path, picture: pictures.Picture, kind: str) -> Path:
 
 def read_all(kind: str, base: Path, folder: Path, name: str) -> dict:
     """Read a training's files by the first steps of its pipeline: what became of each."""
-    own, log = base / f'{DATA[kind]}.py', io.StringIO()
-    with redirect_stdout(log), redirect_stderr(log):
-        cfg = launch.load_config(Namespace(
-            config=str(own if own.exists() else toys.ROOT / f'configs/{DATA[kind]}.py'), launcher='none',
-            data_root=[str(folder)], cfg_options=dict(classes=['one']) if kind in ('det', 'seg') else {},
-            work_dir='work'))
-        init_default_scope(cfg.default_scope)
-        check_annotations(cfg, 'train')
-        for leaf in leaf_datasets(cfg.train_dataloader.dataset):
-            leaf.pipeline = [step for step in leaf.pipeline if step.type.split('.')[-1].startswith('Load')]
-        dataset = DATASETS.build(cfg.train_dataloader.dataset)
-        samples = [dataset[i] for i in range(len(dataset))]
-        bad = {os.path.basename(path): reason for path, reason in dataset.bad_files().items()}
+    own = base / f'{DATA[kind]}.py'
+    cfg = launch.load_config(Namespace(
+        config=str(own if own.exists() else toys.ROOT / f'configs/{DATA[kind]}.py'), launcher='none',
+        data_root=[str(folder)], cfg_options=dict(classes=['one']) if kind in ('det', 'seg') else {},
+        work_dir='work'))
+    init_default_scope(cfg.default_scope)
+    check_annotations(cfg, 'train')
+    for leaf in leaf_datasets(cfg.train_dataloader.dataset):
+        leaf.pipeline = [step for step in leaf.pipeline if step.type.split('.')[-1].startswith('Load')]
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    samples = [dataset[i] for i in range(len(dataset))]
+    bad = {os.path.basename(path): reason for path, reason in dataset.bad_files().items()}
     order = slice(None) if kind == 'pretrain' else slice(None, None, -1)  # BGR
     paths = [os.path.basename(sample['img_path']) for sample in samples]
     found = [sample['img'][..., order] for sample, path in zip(samples, paths, strict=True) if path == name]
-    good = len(set(paths)) - bool(found)
-    return value_of(bad.get(name, ''), found, good >= GOOD, log.getvalue())
+    return value_of(found, len(set(paths)) - bool(found), bad.get(name, ''))
 
 
-def read_by_tool(command: list[str], picture: pictures.Picture) -> dict:
-    """Let a tool read them; of its pictures only those of ``prepare_images`` are like the file's."""
-    log = io.StringIO()
-    with redirect_stdout(log):
-        toys.tool(*command)
-    text = ascii(log.getvalue()).replace('\\n', '\n')
-    reason = re.search(re.escape(ascii(picture.name)[1:-1]) + r' \((.*)\)', text)
+def read_by_tool(command: list[str]) -> dict:
+    """Let a tool read them; of its copies, the strange one is the largest."""
+    toys.tool(*command)
     written = [np.asarray(Image.open(path)) for path in sorted(Path('out').rglob('*.jpg'))]
-    found = [image for image in written if image.shape[:2] != (SIDE, SIDE)][:1]
-    if not written and not reason and picture.pixels is not None:
-        found = [picture.pixels]  # it was read, by a tool that shows something else of it
-    elif not written and not reason and picture.data is not None:
-        found = [np.zeros((0, 0, 3))]
-    return value_of(reason[1] if reason else '', found, not written or len(written) >= GOOD, log.getvalue())
+    strange = [image for image in written if image.shape[:2] != (SIDE, SIDE)]
+    return value_of(strange, len(written) - len(strange) if written else GOOD)
 
 
-def value_of(bad: str, found: list, others: bool, log: str) -> dict:
-    return dict(bad=bad, shape=found[0].shape if found else None, others=others, log=log[-3000:],
+def value_of(found: list, good: int, bad: str = '') -> dict:
+    return dict(bad=bad, shape=found[0].shape if found else None, good=good,
                 pixels=np.ascontiguousarray(found[0], np.uint8).tobytes().hex() if found else '')
 
 
@@ -134,25 +122,26 @@ def judge(kind: str, picture: pictures.Picture, ended: Ended) -> tuple[str, str]
     sound = picture.pixels is not None and not picture.vague and not picture.kind.startswith('cut')
     if ended.code:
         name = 'strange' if picture.name.startswith('strange') else ascii(picture.name)[1:5]
-        said = message(ended.err) if kind in DATA else ended.complaint()
-        problems = complaints(said, name, kind in TOOLS)
+        problems = complaints(message(ended.err), name, kind in TOOLS)
         problems += ['it is whole'] * sound
         problems += ['it ended all'] * (kind in ('pretrain', 'cls', 'prepare_images'))
         return 'refused', f'{", ".join(problems)}: {ended.err[-300:]!r}' if problems else ''
-    value = ended.value
-    if not value['others']:
-        return 'lost others', f'good pictures were not read: {value["log"][-200:]!r}'
-    if reason := value['bad']:
+    value, log = ended.value, ascii(ended.out).replace('\\n', '\n')
+    if value['good'] < GOOD:
+        return 'lost others', f'good pictures were not read: {log[-200:]}'
+    in_log = re.search(re.escape(ascii(picture.name)[1:-1]) + r' \((.*)\)', log)
+    if reason := value['bad'] or in_log and picture.data is not None and in_log[1]:
         helps = len(reason) > 15 and ' at 0x' not in reason and '\n' not in reason and '<_io' not in reason
         problem = '' if helps else f'no help: {reason!r}'
         return 'named as bad', f'it is whole: {reason}' if sound else problem
-    if not value['shape']:
-        named = picture.kind == 'folder' or picture.name.startswith('.') or (
-            picture.data is None and Path(picture.name).stem in value['log'] + ended.out)
-        return 'passed by', '' if named else 'neither decoded nor named'
+    if picture.data is None or picture.name.startswith('.'):
+        named = picture.kind == 'folder' or picture.name.startswith('.') or Path(picture.name).stem in log
+        return 'passed by', '' if named else 'not named'
+    if not value['shape'] and kind in ('visualize', 'visualize folder', 'features'):  # which show no pixels
+        return 'read', '' if picture.pixels is not None else 'which is no picture'
+    if not value['shape'] or picture.pixels is None:
+        return 'decoded' if value['shape'] else 'passed by', f'not named, as {value["shape"]}'
     got = np.frombuffer(bytes.fromhex(value['pixels']), np.uint8).reshape(value['shape']).astype(int)
-    if picture.pixels is None:
-        return 'decoded', f'as {got.shape}, which it is not'
     tolerance = 20 if kind == 'prepare_images' else 4  # of JPEG, once more
     if got.shape == picture.pixels.shape and np.abs(got - picture.pixels).mean() < tolerance:
         return 'decoded whole', ''
@@ -162,6 +151,8 @@ def judge(kind: str, picture: pictures.Picture, ended: Ended) -> tuple[str, str]
 
 
 def message(text: str) -> str:
-    """That of the exception behind a traceback."""
+    """That of the exception behind a traceback; of a tool the last line: decoders may speak before."""
     names = 'Value', 'Runtime', 'FileNotFound', 'OS'
+    if 'Traceback' not in text:
+        return text.strip().rpartition('\n')[2]
     return text[max(text.rfind(f'\n{name}Error: ') for name in names) + 1:]
