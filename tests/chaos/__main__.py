@@ -23,7 +23,7 @@ WARM = ('cae_mm', 'mmpretrain.models', 'mmdet.models', 'mmdet.datasets', 'mmseg.
         'cae_mm.evaluation.protocol', 'cae_mm.visualization')
 
 # Cases of the long run.
-PARTS = dict(kills=400, checkpoints=2000, images=500, options=300, disk=100)
+PARTS = dict(kills=650, checkpoints=2000, images=500, options=300, disk=100)
 BASE, CONTEXTS = None, {}
 
 
