@@ -52,14 +52,9 @@ def read_weights(path: str | Path) -> tuple['Weights', dict]:
 
     Raises:
         FileNotFoundError, FileError: see ``read_checkpoint``.
-        ValueError: see ``state_of``.
     """
     content = _described(path)
-    try:
-        state = state_of(content)
-    except ValueError as error:
-        raise FileError(f'{path}: {error}') from error
-    meta = content.get('meta')
+    state, meta = state_of(content), content.get('meta')
     return Weights(path, state), _built(path, meta, 'meta') if isinstance(meta, dict) else {}
 
 
@@ -101,7 +96,10 @@ def _described(path: str | Path) -> Any:
         if not isinstance(content, dict):
             raise ValueError(f'it holds a {type(content).__name__}, and no state dict')
         check_seal(content)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        state_of(content)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OSError) as error:
+        if isinstance(error, OSError) and error.filename:
+            raise
         said = ''.join(c if c.isprintable() else '?' for c in str(error))[:500]  # one line
         raise FileError(f'{path} is refused: {said}. Copy it again, or ask its author for the state dict '
                         'alone, as .safetensors or saved by torch.save') from error
@@ -111,7 +109,7 @@ def _described(path: str | Path) -> Any:
 def _read(path: str | Path, name: str, stored: Stored) -> Tensor:
     try:
         return stored.read()
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # a place before the file's beginning, or a disk that fails
         raise FileError(f'{path} is refused: {name}: {error}') from error
 
 

@@ -209,12 +209,13 @@ class StrictLoadHook(Hook):
 
         Raises:
             RuntimeError: naming what is missing, unexpected, of another shape or contradictory.
-            ValueError: for new parts that the model does not have.
+            ValueError: for new parts that the model does not have, and for what is no state dict.
         """
-        model = _unwrapped(runner.model)
-        own = model.state_dict()
-        given = {k.removeprefix('module.'): v for k, v in checkpoint.get('state_dict', checkpoint).items()
-                 if isinstance(v, Tensor)}
+        model, file = _unwrapped(runner.model), runner._load_from or 'the checkpoint'
+        own, state = model.state_dict(), checkpoint.get('state_dict', checkpoint)
+        if not isinstance(state, dict):
+            raise ValueError(f'{file}: its state_dict is a {type(state).__name__}: save it again, whole')
+        given = {k.removeprefix('module.'): v for k, v in state.items() if isinstance(v, Tensor)}
         if (self.new_parts and isinstance(runner.optim_wrapper, OptimWrapper)
                 and not runner.cfg.get('resume')):
             own, given = self._without_new_parts(own, given)
@@ -222,7 +223,7 @@ class StrictLoadHook(Hook):
         facts = facts_in(checkpoint.get('meta'))
         problems = '; '.join(filter(None, [compare(own, given), contradictions(facts, facts_of(model))]))
         if problems:
-            raise RuntimeError(f'the checkpoint is of another model than {type(model).__name__} of '
+            raise RuntimeError(f'{file} is of another model than {type(model).__name__} of '
                                f'this config. {problems}. Use the config it was trained with, or '
                                'load only the encoder with backbone.init_cfg, or, to start from it with '
                                'some parts new, name them: strict_load=dict(new_parts=[...])')

@@ -12,7 +12,7 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.utils import apply_to
 
-from cae_mm.checkpoint.files import read_checkpoint
+from cae_mm.checkpoint.files import FileError, read_checkpoint
 from cae_mm.seal import HISTORY
 
 
@@ -61,22 +61,29 @@ def restore_histories(content: dict) -> None:
     """Give mmengine the history of the log as it knows it.
 
     Raises:
-        ValueError: when there is none where it should be.
+        ValueError: when there is none where it should be, and for other parts of another kind.
     """
+    parts = dict(meta=dict, message_hub=dict, optimizer=dict, param_schedulers=(list, dict))
+    for key, kinds in parts.items():
+        if not isinstance(content.get(key, {}), kinds) and (key, content[key]) != ('optimizer', None):
+            raise ValueError(f'its {key} is a {type(content[key]).__name__}, of which no training is made')
     try:
         scalars = content.get('message_hub', {}).get('log_scalars', {})
         for name, history in scalars.items():
             log, count = (np.asarray(history[key]) for key in HISTORY[:2])
             scalars[name] = HistoryBuffer(log, count, history['max_length'])
     except (AssertionError, AttributeError, LookupError, TypeError) as error:
-        raise ValueError(f'the message_hub of a checkpoint holds no history of a log: {error}') from error
+        raise ValueError(f'its message_hub holds no history of a log: {error}') from error
 
 
 @CheckpointLoader.register_scheme(prefixes=('', 'http://', 'https://'), force=True)
 def load_from_file(filename: str, map_location=None) -> dict:
     """What mmengine asks for when it resumes or loads: a path or a URL, see ``fetch``."""
     content = read_checkpoint(fetch(filename))
-    restore_histories(content)
+    try:
+        restore_histories(content)
+    except ValueError as error:
+        raise FileError(f'{filename} is refused: {error}') from error
     if isinstance(meta := content.get('meta'), dict):
         # mmengine runs these texts as Python: one in its Runner.resume, one in its inferencers.
         meta.pop('config', None), meta.pop('cfg', None)

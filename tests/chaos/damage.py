@@ -196,7 +196,7 @@ def other_header(rng, header):
 # --- contents ------------------------------------------------------------------------------------
 
 def not_finite(rng, value):
-    value = value.clone()
+    value = value.clone(memory_format=torch.contiguous_format)
     value.view(-1)[rng.integers(value.numel())] = pick(rng, [np.nan, np.inf, -np.inf])
     return value
 

@@ -90,6 +90,8 @@ def test_the_refusal_names_the_encoder_to_take(tmp_path):
 class Runner:
     """As much of a runner as the hook looks at."""
 
+    _load_from = None
+
     def __init__(self, model):
         self.model, self.optim_wrapper, self.cfg = model, None, {}
 

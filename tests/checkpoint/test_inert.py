@@ -278,3 +278,12 @@ def test_pickled_annotations_are_refused(tmp_path):
     with pytest.raises(ValueError, match='runs code'):
         mmengine.load(path)
     assert not trace.exists()
+
+
+def test_a_place_before_the_beginning(tmp_path):
+    path = tmp_path / 'x.pth'
+    torch.save(dict(a=torch.ones(1)), path)
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + content[60:])  # of a zip archive all places count from its end
+    with pytest.raises(ValueError, match='x.pth is refused'):
+        read_checkpoint(path)

@@ -193,6 +193,8 @@ def test_relative_position_tables_that_are_not_there_start_at_zero(save, state, 
 class Runner:
     """As much of a runner as the hook looks at, training or not."""
 
+    _load_from = None
+
     def __init__(self, training=True, resume=False, **model):
         self.model = nn.ModuleDict(model)
         self.cfg = dict(resume=resume)

@@ -102,7 +102,7 @@ def test_what_does_not_fit_is_named(encoder, tmp_path):
     with pytest.raises(ValueError, match='blocks.group_3.block_1'):
         load(tmp_path / 'encoder.pth', num_groups=2)
     torch.save({'w': 'text'}, tmp_path / 'text.pth')
-    with pytest.raises(ValueError, match='text.pth: there is no state dict'):
+    with pytest.raises(ValueError, match='text.pth is refused: there is no state dict'):
         load(tmp_path / 'text.pth')
     (tmp_path / 'cut.pth').write_bytes((tmp_path / 'encoder.pth').read_bytes()[:1000])
     with pytest.raises(ValueError, match='truncated'):

@@ -39,6 +39,22 @@ def test_a_runner_refuses(toy_runner, tmp_path):
     assert not trace.exists()
 
 
+@pytest.mark.parametrize('part, value, problem', [
+    ('state_dict', [1.], 'there is no state dict'),
+    ('state_dict', {'layer.weight': None}, 'is no array'),
+    ('meta', 7, 'its meta is a int'), ('message_hub', 'text', 'its message_hub is a str'),
+    ('optimizer', [], 'its optimizer is a list'),
+    ('message_hub', dict(log_scalars=7), 'no history of a log')])
+def test_a_part_of_another_kind(toy_runner, tmp_path, part, value, problem):
+    toy_runner().train()
+    content = torch.load(tmp_path / 'work/epoch_2.pth')
+    del content['meta']['checksums']
+    path = tmp_path / 'other.pth'
+    torch.save(content | {part: value}, path)
+    with pytest.raises(ValueError, match=f'other.pth is refused: .*{problem}'):
+        toy_runner(load_from=str(path)).train()
+
+
 def test_ours_are_plain_and_logs_go_on(toy_runner, tmp_path):
     toy_runner().train()
     path = tmp_path / 'work/epoch_2.pth'

@@ -46,7 +46,7 @@ def test_a_damaged_one_gives_way_to_an_older_one(trained):
     break_file(trained / 'epoch_2.pth')
     name, notes = found(trained)
     assert name == 'epoch_1.pth' and 'epoch_2.pth is no whole checkpoint (' in notes
-    torch.save(dict(state_dict={}), trained / 'epoch_1.pth')
+    torch.save(dict(state_dict=dict(x=torch.ones(1))), trained / 'epoch_1.pth')
     with pytest.raises(ValueError, match='epoch_2.pth is no whole.*epoch_1.pth is no whole.*load_from'):
         found(trained)
     for file in trained.glob('*.pth'):
