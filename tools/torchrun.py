@@ -1,5 +1,6 @@
 #!/usr/bin/env python
 """PyTorch's torchrun, which says at the end, in one line, what was wrong, and ends with that exit code."""
+import signal
 import sys
 
 from terminal import run
@@ -17,12 +18,14 @@ def main() -> None:
         sys.exit(128 + error.sigval)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        message = failure.message
+        message, code = failure.message, failure.exitcode
+        if code == -signal.SIGTERM:  # one that was ended here, while it said why, as another had failed
+            code = max(other.exitcode for other in error.failures.values())
         if isinstance(message, dict):
             print(message['message'], file=sys.stderr)
         else:
-            print(f'cae_mm: rank {rank} failed (exit code {failure.exitcode}): {message}', file=sys.stderr)
-        sys.exit(failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode)
+            print(f'cae_mm: rank {rank} failed (exit code {code}): {message}', file=sys.stderr)
+        sys.exit(code if code > 0 else 128 - code)
 
 
 if __name__ == '__main__':

@@ -126,7 +126,7 @@ def judge(kind: str, picture: pictures.Picture, ended: Ended) -> tuple[str, str]
         problems += ['it is whole'] * sound
         problems += ['it ended all'] * (kind in ('pretrain', 'cls', 'prepare_images'))
         return 'refused', f'{", ".join(problems)}: {ended.err[-300:]!r}' if problems else ''
-    value, log = ended.value, ascii(ended.out).replace('\\n', '\n')
+    value, log = ended.value, '\n'.join(ascii(line)[1:-1] for line in ended.out.split('\n'))
     if value['good'] < GOOD:
         return 'lost others', f'good pictures were not read: {log[-200:]}'
     in_log = re.search(re.escape(ascii(picture.name)[1:-1]) + r' \((.*)\)', log)

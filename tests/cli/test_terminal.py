@@ -1,5 +1,6 @@
 """What a person at the terminal sees of an error: a line and an exit code."""
 import errno
+import importlib
 import json
 import logging
 import sys
@@ -9,6 +10,7 @@ import terminal
 import torch
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS
+from torch.distributed.elastic.multiprocessing import errors
 from torch.utils.data import DataLoader
 
 
@@ -98,6 +100,24 @@ def test_torchrun_says_it_once_and_last(run_tool, tmp_path):
     assert failed.returncode == 2, failed.stderr
     assert failed.stderr.splitlines()[-1] == 'cae_mm: there is no config nothing.py'
     assert failed.stderr.count('no config') == 1 and 'Traceback' not in failed.stderr
+
+
+def test_torchrun_ends_with_the_code_of_the_rank_that_failed(tmp_path, capsys, monkeypatch):
+    """Not with that of a rank that torchrun ended while it said the same a moment earlier."""
+    torchrun = importlib.import_module('torchrun')
+    failures = {}
+    for rank, code in ((0, 2), (1, -15)):
+        file = tmp_path / f'{rank}.json'
+        details = dict(py_callstack='', timestamp=str(10 - rank))
+        file.write_text(json.dumps(dict(message=dict(message='cae_mm: no picture', extraInfo=details))))
+        failures[rank] = errors.ProcessFailure(rank, 1, code, str(file))
+
+    def fail(args):
+        raise errors.ChildFailedError('tool', failures)
+
+    monkeypatch.setattr(torchrun, 'launch', fail)
+    monkeypatch.setattr(sys, 'argv', ['torchrun', 'tool.py'])
+    assert ended(torchrun.main, capsys) == (2, 'cae_mm: no picture\n')
 
 
 @pytest.mark.parametrize('name', ['GPUS', 'NNODES', 'NODE_RANK', 'PORT', 'GPUS_PER_NODE', 'CPUS_PER_TASK'])
