@@ -21,6 +21,7 @@ except ImportError:  # Windows
 RECORD, LOCK = 'last_checkpoint', 'training.lock'
 INTERRUPTED = 'interrupted_iter_{}.pth'
 VALIDATION_DUE = 'validation_due'  # in the message hub of a checkpoint: a signal cut its validation short
+RECORDED = 200  # bytes in the lock, written at once: a kill leaves the old ones or the new ones
 _held = {}  # The lock of a file ends when any handle of this process on it is closed.
 
 
@@ -74,9 +75,10 @@ def enter(cfg: Config) -> list[str]:
         if not re.fullmatch(r'[0-9]{8}_[0-9]{6}', log) or not (work_dir / log).is_dir():
             log = time.strftime('%Y%m%d_%H%M%S')
         if not done and work_dir in _held:
-            os.truncate(_held[work_dir].fileno(), 0)
+            text = f'{os.getpid()} {socket.gethostname()} {log}'.ljust(RECORDED)
             with suppress(OSError):  # A disk that is full has its own message, and the lock needs no text.
-                os.write(_held[work_dir].fileno(), f'{os.getpid()} {socket.gethostname()} {log}'.encode())
+                os.lseek(_held[work_dir].fileno(), 0, os.SEEK_SET)
+                os.write(_held[work_dir].fileno(), text.encode())
         return path, done, log, notes
 
     work_dir = Path(cfg.work_dir).resolve()
@@ -104,7 +106,9 @@ def lock(work_dir: Path) -> tuple[list[str], list[str]]:
         BlockingIOError: naming the process that trains there, and its host.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
-    file = _held.pop(work_dir, None) or open(work_dir / LOCK, 'a+', encoding='utf-8', errors='replace')
+    file = _held.pop(work_dir, None) or open(
+        work_dir / LOCK, 'r+', encoding='utf-8', errors='replace',
+        opener=lambda path, flags: os.open(path, flags | os.O_CREAT, 0o666))
     _held[work_dir], notes = file, []
     file.seek(0)
     record = file.read().split()

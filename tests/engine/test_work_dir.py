@@ -2,6 +2,7 @@
 import multiprocessing
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,18 @@ def test_one_log(tmp_path):
         again = config(tmp_path)
         enter(again)
         assert again.log_name[:2] == '20'
+
+
+def test_a_kill_while_the_log_is_noted(tmp_path, monkeypatch):
+    """The lock has the name of the log at any moment."""
+    enter(first := config(tmp_path))
+    (tmp_path / first.log_name).mkdir()
+    monkeypatch.setattr('os.write', lambda *args: sys.exit('killed'))
+    with pytest.raises(SystemExit):
+        enter(config(tmp_path))
+    monkeypatch.undo()
+    enter(again := config(tmp_path))
+    assert again.log_name == first.log_name
 
 
 def hold(pipe, work):
