@@ -81,6 +81,7 @@ def ended_by(number: int, frame: object) -> NoReturn:
     """End this process by a signal: what is being written is removed; at a second signal, at once."""
     for other in SIGNALS:
         signal.signal(other, lambda number, frame: os._exit(128 + number))
+    ended_by.number = number  # an import, say, makes an error of its own of the exit
     sys.exit(128 + number)
 
 
@@ -98,7 +99,7 @@ def run(main: Callable[[], None]) -> NoReturn:
             print(f'cae_mm: {code}', file=sys.stderr)
             code = 1
     except BaseException as error:
-        code = report(error)
+        code = 128 + ended_by.number if hasattr(ended_by, 'number') else report(error)
     try:
         sys.stdout.flush()
     except OSError:  # The terminal or the reader is gone, which would change the code.

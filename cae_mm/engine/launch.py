@@ -18,6 +18,7 @@ from mmengine.utils.dl_utils import set_multi_processing
 from cae_mm.datasets.annotations import check_annotations, leaf_datasets
 from cae_mm.engine.compilation import compile_model
 from cae_mm.engine.overrides import LOADERS, apply_options, dicts
+from cae_mm.engine.signals import signals_end
 from cae_mm.engine.work_dir import enter
 
 # The package of a config's scope, and the extra that installs it.
@@ -120,7 +121,8 @@ def start_processes(cfg: Config) -> None:
     if torch.cuda.is_available():
         if cfg.launcher != 'none':  # as the runner would: its directory is shared out before it is built
             set_multi_processing(**cfg.env_cfg.get('mp_cfg', {}), distributed=True)
-            init_dist(cfg.launcher, **cfg.env_cfg.get('dist_cfg', {}))
+            with signals_end():
+                init_dist(cfg.launcher, **cfg.env_cfg.get('dist_cfg', {}))
         return
     if 'OMP_NUM_THREADS' not in os.environ:
         processes = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
@@ -129,7 +131,8 @@ def start_processes(cfg: Config) -> None:
         return
     if cfg.launcher != 'pytorch':
         raise ValueError(f'--launcher {cfg.launcher} needs GPUs: on CPU use tools/dist_train.sh')
-    torch.distributed.init_process_group('gloo')
+    with signals_end():
+        torch.distributed.init_process_group('gloo')
     cfg.setdefault('model_wrapper_cfg', ConfigDict(
         type='MMDistributedDataParallel', broadcast_buffers=False,
         find_unused_parameters=cfg.get('find_unused_parameters', False)))
@@ -148,8 +151,9 @@ def join_processes() -> None:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
-    torch.distributed.init_process_group('nccl' if torch.cuda.is_available() else 'gloo',
-                                         timeout=timedelta(days=1))
+    with signals_end():
+        torch.distributed.init_process_group('nccl' if torch.cuda.is_available() else 'gloo',
+                                             timeout=timedelta(days=1))
 
 
 def check_paths(cfg: Config, *parts: str) -> None:

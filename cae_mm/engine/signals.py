@@ -5,7 +5,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -129,6 +130,23 @@ def command() -> str:
     """The command line that makes this run go on."""
     typed = os.environ.get(COMMAND, '').strip() or shlex.join(sys.orig_argv)
     return typed if typed.endswith(' --resume') else f'{typed} --resume'
+
+
+@contextmanager
+def signals_end() -> Iterator[None]:
+    """Let signals end this process at once.
+
+    While it waits for others, which may have ended, Python calls no handlers.
+    """
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in handlers.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def start_worker(init: Callable | None, worker_id: int) -> None:

@@ -109,6 +109,8 @@ class Child:
             if watched:
                 watch(Path(folder).resolve(), self.files[3].fileno())
             code = as_script(function, self.files[2])
+        except KeyboardInterrupt:  # before or after the function
+            code = 128 + signal.SIGINT
         finally:
             os._exit(code)
 

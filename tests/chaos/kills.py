@@ -23,6 +23,7 @@ KINDS = {
     'workers': ('pixels', ['train_dataloader.num_workers=2'], 1, 3),
     'two ranks': ('pixels', ['train_dataloader.batch_size=2'], 2, 2),
     'command': ('pixels', [], 1, 1), 'second run': ('pixels', [], 1, 1), 'demo': ('pixels', [], 1, 1)}
+STEPS = 12  # of each
 SOFT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 COMPARED = ('state_dict', 'optimizer', 'param_schedulers')
 
@@ -134,9 +135,11 @@ def kill(case: Case, run: Run, work: Path, seconds: float) -> bool:
     if number == signal.SIGKILL:
         case.check(-number in codes, f'{what}: {ended[0].err[-300:]}')
     else:
-        # Ended by the signal itself: 128 + number for a shell.
-        case.check(codes <= {128 + number, -number}, f'{what}: {ended[0].err[-300:]}')
-        if iterations(work) > before and not twice:
+        # Ended by the signal itself: 128 + number for a shell. Of several ranks, those that wait for one
+        # that ended before them say so; torchrun, which passed the signal on, ends with 128 + number.
+        ranks = {1} if run.ranks > 1 and codes != {1} else set()
+        case.check(codes <= {128 + number, -number} | ranks, f'{what}: {ended[0].err[-300:]}')
+        if before < iterations(work) < STEPS and not twice:
             done = read_checkpoint(newest(work))['meta']['iter'] if newest(work) else 0
             case.check(done >= iterations(work), f'{what}: {iterations(work)} steps done, {done} saved')
             told = any('--resume' in each.err + each.out for each in ended)

@@ -1,18 +1,23 @@
 """A signal ends a training after its step, and nothing is lost."""
+import contextlib
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from types import SimpleNamespace
 
 import pytest
+import terminal
 import torch
+from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmpretrain.registry import HOOKS, METRICS, MODELS
 
+from cae_mm.engine import launch
 from cae_mm.engine.signals import SignalHook, start_worker
 
 VALIDATION = dict(
@@ -188,3 +193,27 @@ def test_a_process_that_loads_data_ends_with_its_parent_alone():
     process.terminate()
     process.join(10)
     assert process.exitcode == 0
+
+
+def meet(port):
+    os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=port, RANK='0', WORLD_SIZE='2')
+    terminal.run(lambda: launch.start_processes(Config(dict(launcher='pytorch', model={}))))
+
+
+def test_ends_while_another_process_does_not_come(monkeypatch):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = str(free.getsockname()[1])
+    process = multiprocessing.get_context('fork').Process(target=meet, args=(port,))
+    process.start()
+    while True:  # until it waits there
+        with socket.socket() as other, contextlib.suppress(ConnectionRefusedError):
+            other.connect(('127.0.0.1', int(port)))
+            break
+    time.sleep(0.5)
+    process.terminate()
+    process.join(10)
+    code = process.exitcode
+    process.kill()
+    assert code == -signal.SIGTERM
