@@ -11,8 +11,10 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 from mmengine.visualization import LocalVisBackend
 from mmpretrain.registry import RUNNERS, VISBACKENDS
+from torch import nn
 
 from cae_mm.atomic import write_atomically
+from cae_mm.engine.signals import SignalHook
 
 
 @RUNNERS.register_module()
@@ -30,6 +32,16 @@ class TrainingRunner(Runner):
         for handler in logger.handlers:
             handler.handleError = partial(_complain, getattr(handler, 'baseFilename', 'log'))
         return logger
+
+    def train(self) -> nn.Module:
+        """Train; after an error, which a notebook outlives, signals are what they were before."""
+        try:
+            return super().train()
+        except Exception:
+            for hook in self.hooks:
+                if isinstance(hook, SignalHook):
+                    hook.give_back()
+            raise
 
     def dump_config(self) -> None:
         """Write the config whole."""

@@ -81,11 +81,15 @@ class SignalHook(Hook):
         """Give the signals back; end here when one came after the last step."""
         if self.pending:
             self.pending[0].wait()
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
+        self.give_back()
         self.stepped = False
         if self.received:
             raise SystemExit(128 + self.received)
+
+    def give_back(self) -> None:
+        """Let those have the signals who had them before the training."""
+        for number, handler in getattr(self, 'handlers', {}).items():
+            signal.signal(number, handler)
 
     def _receive(self, number: int, frame) -> None:
         if os.getpid() != self.process:  # a child that has not made its own arrangements yet

@@ -3,6 +3,7 @@ import errno
 import importlib
 import json
 import logging
+import signal
 import sys
 
 import pytest
@@ -20,6 +21,15 @@ class Broken(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         raise ValueError('a.png is no picture')
+
+
+@pytest.fixture(autouse=True)
+def own_signals():
+    """A tool takes the signals over and ends; here the process lives on."""
+    before = {number: signal.getsignal(number) for number in terminal.SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def deep():

@@ -4,8 +4,7 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-from mmengine.runner import Runner
-from mmpretrain.registry import DATASETS, HOOKS, MODELS
+from mmpretrain.registry import DATASETS, HOOKS, MODELS, RUNNERS
 
 import cae_mm  # noqa: F401
 
@@ -74,6 +73,6 @@ def toy_runner(tmp_path):
             randomness=dict(seed=0)))
         cfg.train_cfg = changes.pop('train_cfg', cfg.train_cfg)  # whole, for another kind of loop
         cfg.merge_from_dict(changes)
-        return Runner.from_cfg(cfg)
+        return RUNNERS.get(cfg.get('runner_type', 'Runner')).from_cfg(cfg)
 
     return build

@@ -18,7 +18,7 @@ from mmengine.hooks import Hook
 from mmpretrain.registry import HOOKS, METRICS, MODELS
 
 from cae_mm.engine import launch
-from cae_mm.engine.signals import SignalHook, start_worker
+from cae_mm.engine.signals import SIGNALS, SignalHook, start_worker
 
 VALIDATION = dict(
     val_cfg=dict(), val_evaluator=dict(type='Nothing'), val_dataloader=dict(
@@ -32,6 +32,15 @@ class PredictingLine(MODELS.get('Line')):
 
     def forward(self, inputs, data_samples=None, mode='loss'):
         return super().forward(inputs, data_samples) if mode == 'loss' else [inputs]
+
+
+@HOOKS.register_module()
+class Failing(Hook):
+    """Fails, while the signals are the training's."""
+
+    def after_train_iter(self, runner, **kwargs):
+        assert signal.getsignal(signal.SIGTERM).__func__ is SignalHook._receive
+        raise RuntimeError('out of memory')
 
 
 @METRICS.register_module()
@@ -104,6 +113,15 @@ def test_goes_on_as_if_nothing_had_been(run, tmp_path, number):
     for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(one, other)
     assert signal.getsignal(number) == before
+
+
+def test_gives_the_signals_back_after_an_error(toy_runner):
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    runner = toy_runner(**{'runner_type': 'TrainingRunner', 'custom_hooks': [dict(type='Failing')],
+                           'default_hooks.signals': dict(type='SignalHook')})
+    with pytest.raises(RuntimeError, match='out of memory'):
+        runner.train()
+    assert {number: signal.getsignal(number) for number in SIGNALS} == before
 
 
 def test_a_step_is_a_whole_one(run, tmp_path):
