@@ -37,7 +37,7 @@ demo-dense: $(ENV)/installed
 
 test: $(ENV)/installed
 	$(ENV)/bin/ruff check .
-	OMP_NUM_THREADS=$(CORES) $(RUN) -m pytest -q
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist worksteal
 
 chaos: $(ENV)/installed
 	$(RUN) -W ignore -m tests.chaos --out chaos.json
