@@ -6,6 +6,9 @@ from pathlib import Path
 from mmpretrain.apis.model import ModelHub
 
 from cae_mm.checkpoint.loader import load_backbone
+from cae_mm.checkpoint.timm_weights import load_timm
+from cae_mm.engine.backbones import TIMM
+from cae_mm.models.timm_vit import TimmViT
 from cae_mm.models.vit import ENCODERS, CAEViT
 
 
@@ -15,38 +18,41 @@ def list_models(pattern: str = '*') -> list[str]:
 
 
 def get_model(name: str, pretrained: str | Path | None = None, trained_with: dict | None = None,
-              **kwargs) -> CAEViT:
+              **kwargs) -> CAEViT | TimmViT:
     """Build an encoder in evaluation mode.
 
     Args:
-        name (str): one of ``list_models()``.
+        name (str): one of ``list_models()``, or 'timm:' and one of ``timm.list_models()``.
         pretrained (str | Path, optional): checkpoint of any known origin with the whole encoder, see
-            ``load_backbone``; without one the weights are random.
+            ``load_backbone`` and ``load_timm``; without one the weights are random.
         trained_with (dict, optional): what the checkpoint does not say, see ``load_backbone``.
-        **kwargs: arguments of ``CAEViT``: out_type, out_indices, img_size, use_rel_pos_bias, ...; an
-            ``arch`` takes the place of the name's.
+        **kwargs: arguments of ``CAEViT``: out_type, out_indices, img_size, use_rel_pos_bias, ..., whose
+            ``arch`` takes the place of the name's; or of ``TimmViT``.
 
     Returns:
-        CAEViT: gives a tuple with an output for each of its ``out_indices``.
+        CAEViT | TimmViT: gives a tuple with an output for each of its ``out_indices``.
 
     Raises:
         ValueError: for an unknown name; for ``pretrained=True``, since no weights are hosted.
         FileNotFoundError, ValueError, RuntimeError: see ``load_backbone``.
     """
-    if name not in ENCODERS:
+    of_timm = name.startswith(TIMM)
+    if not of_timm and name not in ENCODERS:
         near = get_close_matches(name, ENCODERS, cutoff=0.5)
         raise ValueError(
             f'there is no encoder {name!r}: ' + (f'do you mean {" or ".join(near)}? ' if near else '')
-            + f'There are {", ".join(ENCODERS)}. A model of a config, with its head, comes from '
-            "mmpretrain.get_model, such as 'finetune_cae_vitb_100e'")
+            + f'There are {", ".join(ENCODERS)}, and timm:NAME for those of timm. A model of a config, '
+            "with its head, comes from mmpretrain.get_model, such as 'finetune_cae_vitb_100e'")
     if pretrained is True:
         raise ValueError('pretrained=True: this project hosts no weights. Give the path of a '
                          "checkpoint: one of your own, one of the authors' "
                          '(https://github.com/Atten4Vis/CAE), or one of mmpretrain or timm; '
                          'tools/convert.py writes any of them as one of ours')
-    backbone = CAEViT(**{'arch': ENCODERS[name], **kwargs})
+    backbone = (TimmViT(name.removeprefix(TIMM), **kwargs) if of_timm
+                else CAEViT(**{'arch': ENCODERS[name], **kwargs}))
     if pretrained:
-        load_backbone(backbone, pretrained, trained_with=trained_with)
+        load = load_timm if of_timm else load_backbone
+        load(backbone, pretrained, trained_with=trained_with)
     return backbone.eval()
 
 

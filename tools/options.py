@@ -33,6 +33,8 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
                         'default: work_dirs/<name of the config>')
     parser.add_argument('--data-root', action='append', metavar='DIR', help="directory of the data, in "
                         "place of the config's; several to train on all of them")
+    parser.add_argument('--backbone', metavar='NAME', help="encoder in place of the config's: a name of "
+                        'cae_mm.list_models(), or timm:NAME, as in timm:vit_base_patch16_dinov3')
     parser.add_argument('--cfg-options', nargs='+', action=KeyValues, metavar='KEY=VALUE',
                         help='settings to override, as in lr=1e-4 batch_size=32 max_epochs=20 '
                         'num_workers=8 tokenizer=PATH classes=FILE model.backbone.drop_path_rate=0.2: '
@@ -44,7 +46,8 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
 def add_encoder_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that name an encoder."""
     parser.add_argument('config', help='config with the encoder, of pre-training or classification, '
-                        'by its path or name; or the name of an encoder, such as cae_vitb')
+                        'by its path or name; or the name of an encoder, such as cae_vitb or '
+                        'timm:vit_base_patch16_dinov3')
     parser.add_argument('checkpoint', help='checkpoint, or "none" for the random initialisation')
     parser.add_argument('--cfg-options', nargs='+', action=KeyValues, metavar='KEY=VALUE')
 
@@ -55,6 +58,8 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--data', required=True, help='directory with train/CLASS/*, val/CLASS/*')
     parser.add_argument('--feature', choices=('avg', 'cls'), default='avg',
                         help='mean of the patch tokens, or the class token')
+    parser.add_argument('--img-size', type=POSITIVE, metavar='PIXELS', help='side of the images, of an '
+                        'encoder given by its name; default: that of its training')
     parser.add_argument('--features', type=Path, metavar='DIR', help='keep the features here, or '
                         'take them from here if they are there')
     parser.add_argument('--penalties', type=number(float, 0), nargs='+', metavar='P',

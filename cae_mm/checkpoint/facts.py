@@ -3,7 +3,7 @@ from torch import Tensor, nn
 
 from cae_mm.checkpoint.layouts import HEADS_BY_SIZE, OFFICIAL_HEADS
 from cae_mm.checkpoint.tables import tables_of
-from cae_mm.models import CAEDataPreprocessor, CAEViT
+from cae_mm.models import CAEDataPreprocessor, CAEViT, TimmViT
 
 FACTS = ('num_heads', 'patch_size', 'img_size', 'mean', 'std', 'channel_order')
 KEY = 'cae_mm'  # of ``checkpoint['meta']``, and of a safetensors header
@@ -13,19 +13,20 @@ def facts_of(model: nn.Module) -> dict:
     """What is true of a model with an encoder of ours.
 
     Args:
-        model (nn.Module): has a ``CAEViT`` as its ``backbone``, or is one, which leaves the pixels
-            out; of others nothing is said.
+        model (nn.Module): has a ``CAEViT`` or a ``TimmViT`` as its ``backbone``, or is one, which leaves
+            the pixels out; of others nothing is said.
 
     Returns:
-        dict: num_heads, patch_size, img_size (height and width), and ``pixels_of`` the model's
-        ``data_preprocessor``.
+        dict: num_heads, or the name in timm, patch_size, img_size (height and width), and ``pixels_of``
+        the model's ``data_preprocessor``.
     """
     backbone = getattr(model, 'backbone', model)
-    if not isinstance(backbone, CAEViT):
+    if not isinstance(backbone, (CAEViT, TimmViT)):
         return {}
     patch = backbone.patch_size
-    return dict(num_heads=backbone.blocks[0].attn.num_heads, patch_size=patch,
-                img_size=[side * patch for side in backbone.grid_size],
+    own = (dict(timm=backbone.name) if isinstance(backbone, TimmViT)
+           else dict(num_heads=backbone.blocks[0].attn.num_heads))
+    return dict(**own, patch_size=patch, img_size=[side * patch for side in backbone.grid_size],
                 **pixels_of(getattr(model, 'data_preprocessor', None)))
 
 

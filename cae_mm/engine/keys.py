@@ -191,6 +191,17 @@ def is_read(name: str) -> bool:
     return any(word.search(Path(file).read_bytes()) for file in files if file.endswith('.py'))
 
 
+def dicts(node) -> Iterator[dict]:
+    """All dictionaries in a part of a config, the outer ones first."""
+    if isinstance(node, dict):
+        yield node
+        node = node.values()
+    elif not isinstance(node, (list, tuple)):
+        return
+    for child in node:
+        yield from dicts(child)
+
+
 def nodes(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:
     """All parts of a config below one, by their dotted keys."""
     parts = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()

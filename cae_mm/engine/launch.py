@@ -17,7 +17,8 @@ from mmengine.utils.dl_utils import set_multi_processing
 
 from cae_mm.datasets.annotations import check_annotations, leaf_datasets
 from cae_mm.engine.compilation import compile_model
-from cae_mm.engine.overrides import LOADERS, apply_options, dicts
+from cae_mm.engine.keys import dicts
+from cae_mm.engine.overrides import LOADERS, apply_options
 from cae_mm.engine.signals import signals_end
 from cae_mm.engine.work_dir import enter
 
@@ -39,7 +40,7 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg = read_config(args.config)
     check_packages(cfg)
     options = args.cfg_options or {}
-    named = {key: value for key in ('data_root', 'pretrained', 'work_dir')
+    named = {key: value for key in ('data_root', 'pretrained', 'work_dir', 'backbone')
              if (value := getattr(args, key, None)) is not None}
     for key in named.keys() & options.keys():
         raise ValueError(f'--{key.replace("_", "-")} and --cfg-options {key}={options[key]}: '

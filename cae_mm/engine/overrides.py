@@ -2,15 +2,16 @@
 import copy
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
 from cae_mm.datasets.annotations import leaf_datasets
 from cae_mm.disk import read_regular
+from cae_mm.engine.backbones import set_backbone
 from cae_mm.engine.checks import check_values
-from cae_mm.engine.keys import check_keys
+from cae_mm.engine.keys import check_keys, dicts
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 DATA_KEYS = LOADERS + ('val_evaluator', 'test_evaluator', 'custom_hooks', 'default_hooks')
@@ -22,9 +23,9 @@ def apply_options(cfg: Config, options: dict) -> None:
     These are ``data_root``, in place of the config's wherever data loaders, evaluators and hooks use
     it, or several folders for training; ``data_prefix``, the folder in it with the images to train on;
     ``tokenizer``, the checkpoint of ``model.target_generator``; ``pretrained``, that of the backbone
-    ('none': random weights); ``num_classes``, in all of the model; ``classes``, see ``set_classes``;
-    sizes of images, wherever their old values stand; and those of ``PLACES``. ``cfg.changes`` then says
-    in how many places.
+    ('none': random weights); ``backbone``, see ``set_backbone``; ``num_classes``, in all of the model;
+    ``classes``, see ``set_classes``; sizes of images, wherever their old values stand; and those of
+    ``PLACES``. ``cfg.changes`` then says in how many places.
 
     Args:
         cfg (Config): changed in place.
@@ -56,17 +57,6 @@ def apply_options(cfg: Config, options: dict) -> None:
             number, where = sum(places.values()), ', '.join(places)
             cfg.changes.append(f'{key}={cfg[key]}: {number} place{"s" * (number > 1)} ({where})')
     check_values(cfg)
-
-
-def dicts(node) -> Iterator[dict]:
-    """All dictionaries in a part of a config, the outer ones first."""
-    if isinstance(node, dict):
-        yield node
-        node = node.values()
-    elif not isinstance(node, (list, tuple)):
-        return
-    for child in node:
-        yield from dicts(child)
 
 
 def replace(cfg: Config, sections: Iterable[str], new: Callable) -> Counter:
@@ -263,7 +253,7 @@ PLACES = dict(
     num_workers=[f'{loader}.num_workers' for loader in LOADERS])
 # In the order in which they are put in place.
 SHORT = dict(
-    dict.fromkeys(PLACES, set_places),
+    dict.fromkeys(PLACES, set_places), backbone=set_backbone,
     data_root=set_data_root, data_prefix=set_data_prefix, tokenizer=set_tokenizer,
     pretrained=set_pretrained, num_classes=set_num_classes, classes=set_classes,
     **dict.fromkeys(('train_scales', 'crop_scales', 'crop_size', 'test_scale'), set_size))

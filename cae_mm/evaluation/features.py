@@ -139,9 +139,8 @@ def pool(backbone: nn.Module, images: Tensor, feature: str) -> Tensor:
     if norm_after_mean(backbone, feature):
         return backbone(images)[-1]
     tokens = backbone.encode(images)
-    if feature == 'cls':
-        return tokens[:, 0]
-    return tokens[:, 0 if backbone.cls_token is None else 1:].mean(1)
+    pooled = tokens[:, 0] if feature == 'cls' else tokens[:, backbone.num_prefix_tokens:].mean(1)
+    return backbone.fc_norm(pooled) if hasattr(backbone, 'fc_norm') else pooled
 
 
 def check_feature(backbone: nn.Module, feature: str) -> None:
@@ -152,7 +151,7 @@ def check_feature(backbone: nn.Module, feature: str) -> None:
     """
     if feature not in FEATURES:
         raise ValueError(f'feature={feature!r} is not one of {", ".join(FEATURES)}')
-    if feature == 'cls' and backbone.cls_token is None:
+    if feature == 'cls' and not backbone.has_cls_token:
         raise ValueError("feature='cls': this encoder has no class token, take 'avg'")
 
 
@@ -180,7 +179,8 @@ def extract_features(backbone: nn.Module, loader: DataLoader, preprocess: Callab
     ``out_type='avg_featmap'``, as for fine-tuning, normalises the mean, which is what its head sees.
 
     Args:
-        backbone (nn.Module): a ``CAEViT``; runs where its parameters are, and never compiled.
+        backbone (nn.Module): a ``CAEViT`` or a ``TimmViT``; runs where its parameters are, never
+            compiled.
         loader (DataLoader): see :func:`labelled_loader`.
         preprocess (Callable): data preprocessor, gives ``inputs`` (B, 3, H, W) on the device of the
             encoder.

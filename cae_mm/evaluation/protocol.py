@@ -17,30 +17,35 @@ from torch.utils.data import DataLoader
 from cae_mm.atomic import write_atomically
 from cae_mm.checkpoint.facts import check_pixels
 from cae_mm.checkpoint.loader import load_backbone
+from cae_mm.checkpoint.timm_weights import load_timm
 from cae_mm.engine import launch
+from cae_mm.engine.backbones import TIMM
 from cae_mm.engine.overrides import apply_options
 from cae_mm.evaluation.features import check_feature, extract_features, labelled_loader
 from cae_mm.evaluation.knn import check_k, knn_accuracy
 from cae_mm.evaluation.lbfgs_probe import PENALTIES, lbfgs_probe
 from cae_mm.evaluation.ranks import gather, together
 from cae_mm.evaluation.store import describe, make_room, read, write
-from cae_mm.models import CAEDataPreprocessor, CAEViT
+from cae_mm.models import CAEDataPreprocessor, CAEViT, TimmViT
 
 
-def load_encoder(cfg: Config | str, checkpoint: str, device: str | None = None,
-                 seed: int = 0) -> tuple[CAEViT, CAEDataPreprocessor]:
+def load_encoder(cfg: Config | str, checkpoint: str, device: str | None = None, seed: int = 0,
+                 img_size: int | None = None) -> tuple[CAEViT | TimmViT, CAEDataPreprocessor]:
     """Build the encoder of a config and the normalisation of its pixels, without the rest.
 
     Args:
-        cfg (Config | str): has ``model.backbone``; or a name of ``cae_mm.list_models()``, whose
-            pixels are normalised by ImageNet's mean and standard deviation.
+        cfg (Config | str): has ``model.backbone``; or a name of ``cae_mm.list_models()``, whose pixels are
+            normalised by ImageNet's mean and standard deviation, or 'timm:' and a name of timm's, whose are
+            by its own.
         checkpoint (str): path of a checkpoint with the whole encoder, or 'none' for its random
             initialisation.
         device (str, optional): the best there is by default.
         seed (int): of the random initialisation.
+        img_size (int, optional): side of the images, in pixels, of an encoder given by its name; by
+            default that of its training.
 
     Returns:
-        tuple[CAEViT, CAEDataPreprocessor]: on the device; the preprocessor takes RGB, also where
+        tuple[CAEViT | TimmViT, CAEDataPreprocessor]: on the device; the preprocessor takes RGB, also where
         the config's own takes BGR.
 
     Raises:
@@ -51,20 +56,22 @@ def load_encoder(cfg: Config | str, checkpoint: str, device: str | None = None,
     set_random_seed(seed)
     if isinstance(cfg, str):
         from cae_mm.hub import get_model
-        backbone = get_model(cfg)
-        preprocess = CAEDataPreprocessor()
+        sizes = dict(img_size=img_size) if img_size else {}
+        backbone = get_model(cfg, **sizes, **(dict(out_type='raw') if cfg.startswith(TIMM) else {}))
+        preprocess = CAEDataPreprocessor(*(([255 * x for x in numbers] for numbers in (
+            backbone.mean, backbone.std)) if isinstance(backbone, TimmViT) else ()))
     else:
         import_modules_from_strings(**cfg.get('custom_imports', dict(imports=['cae_mm'])))
         init_default_scope(cfg.get('default_scope', 'mmpretrain'))
         kind = cfg.get('model', {}).get('backbone', {}).get('type', 'no backbone')
-        if kind.split('.')[-1] != 'CAEViT':
+        if kind.split('.')[-1] not in ('CAEViT', 'TimmViT'):
             raise ValueError(f'{cfg.filename} has {kind}, not CAEViT: take a config of this project '
                              'with the same encoder; checkpoints of other models are converted')
         backbone = MODELS.build(cfg.model.backbone)
         settings = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor', {})
         preprocess = rgb_preprocess(MODELS.build({'type': 'ClsDataPreprocessor', **settings}))
     if checkpoint != 'none':
-        load_backbone(backbone, checkpoint)
+        (load_timm if isinstance(backbone, TimmViT) else load_backbone)(backbone, checkpoint)
         check_pixels(backbone, preprocess)
     elif is_main_process():
         print('No checkpoint: THE ENCODER IS RANDOM, its numbers are what training has to beat.')
@@ -204,11 +211,13 @@ def read_config(args: argparse.Namespace) -> Config | str:
         ValueError: for options to an encoder, which has no config; see ``apply_options``.
     """
     from cae_mm.hub import ModelHub, list_models
-    if args.config in list_models():
+    if args.config in list_models() or args.config.startswith(TIMM):
         if args.cfg_options:
             raise ValueError(f'--cfg-options change a config, and {args.config} is a model: name a '
                              'config')
         return args.config
+    if args.img_size:
+        raise ValueError(f'--img-size is for an encoder given by its name: {args.config} says it itself')
     if Path(args.config).is_file():
         cfg = launch.read_config(args.config)
     elif ModelHub.has(args.config):
@@ -224,7 +233,7 @@ def run(args: argparse.Namespace, k: Sequence[int] = (), probe: bool = False) ->
     """Measure what a command line asks for, on all ranks; the first prints it and writes ``args.out``."""
     launch.join_processes()
     penalties = args.penalties or PENALTIES
-    encoder = load_encoder(read_config(args), args.checkpoint, seed=args.seed)
+    encoder = load_encoder(read_config(args), args.checkpoint, seed=args.seed, img_size=args.img_size)
     loaders = prepare(encoder[0], args.data, args.feature, k, batch_size=args.batch_size,
                       num_workers=args.num_workers)
     results = measure(*encoder, loaders, args.feature, k, probe, amp=args.amp, features=args.features,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cae_mm.atomic import replacing
 from cae_mm.evaluation.features import LabelledFolder, norm_after_mean
+from cae_mm.models import TimmViT
 
 ADVICE = 'Choose another directory for the features, or make room in this one'
 
@@ -36,7 +37,8 @@ def describe(backbone: nn.Module, preprocess: nn.Module, dataset: LabelledFolder
         files.update(os.fsencode(f'{os.path.relpath(path, root)} {status.st_size} {status.st_mtime_ns}\n'))
     return {
         'weights of the encoder': weights.hexdigest()[:16],
-        'attention heads': str(backbone.blocks[0].attn.num_heads),
+        **({'model of timm': backbone.name} if isinstance(backbone, TimmViT) else
+           {'attention heads': str(backbone.blocks[0].attn.num_heads)}),
         'image size': str(dataset.img_size),
         'mean and std of pixels': str([x.flatten().tolist() for x in (preprocess.mean, preprocess.std)]),
         'feature': feature,

@@ -6,10 +6,11 @@ from cae_mm.models.heads import AttentiveProbeHead
 from cae_mm.models.necks import ViTFeaturePyramid
 from cae_mm.models.regressor import LatentContextualRegressor
 from cae_mm.models.targets import DALLETokenizer, DiscreteVAE, PixelTarget, TargetGenerator
+from cae_mm.models.timm_vit import TimmViT
 from cae_mm.models.vit import CAEViT
 
 __all__ = [
     'AttentiveProbeHead', 'CAEDataPreprocessor', 'CAEDecoder', 'CAEViT', 'ContextAutoencoder',
     'DALLETokenizer', 'DiscreteVAE', 'LatentContextualRegressor', 'PixelTarget', 'TargetGenerator',
-    'ViTFeaturePyramid'
+    'TimmViT', 'ViTFeaturePyramid'
 ]

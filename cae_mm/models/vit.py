@@ -99,6 +99,7 @@ class CAEViT(BaseBackbone):
         if pos_mode not in POS_MODES:
             raise ValueError(f'pos_mode={pos_mode!r}: choose one of {", ".join(POS_MODES)}')
         self.out_type, self.pos_mode, self.with_cp = out_type, pos_mode, with_cp
+        self.has_cls_token, self.num_prefix_tokens = with_cls_token, int(with_cls_token)
         indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
         self.out_indices = [i % self.num_layers for i in indices if -1 <= i < self.num_layers]
         if len(self.out_indices) != len(indices):
