@@ -1,9 +1,12 @@
 """Configs of this project so small that two steps take a second on a CPU."""
 from mmengine.config import Config
 
-from cae_mm.engine.overrides import dicts
+from cae_mm.engine.keys import dicts
 
 ARCH = dict(embed_dims=24, num_layers=4, num_heads=2)
+# Models of timm, of four families, that take the place of our encoder.
+OTHERS = ['vit_small_patch14_reg4_dinov2', 'vit_small_patch16_dinov3', 'vit_base_patch16_siglip_224',
+          'beit_base_patch16_224']
 # What detectors call their numbers of channels.
 WIDTHS = {'in_channels', 'feat_channels', 'out_channels', 'conv_out_channels', 'fc_out_channels'}
 
@@ -13,8 +16,8 @@ def shrink(cfg: Config) -> None:
     model = cfg.model.get('module', cfg.model)
     for node in dicts(model):
         kind = node.get('type', '').split('.')[-1]
-        if kind == 'CAEViT':
-            node.arch = ARCH
+        if kind in ('CAEViT', 'TimmViT'):
+            node.update(dict(arch=ARCH) if kind == 'CAEViT' else dict(embed_dim=24, depth=4, num_heads=2))
             if node.get('frozen_stages', -1) > 0:
                 node.frozen_stages = 4
             if node.get('out_indices', -1) != -1:

@@ -83,8 +83,9 @@ class AnnotationCheckHook(Hook):
             dataset = loop.dataloader.dataset
             found = len(dataset.metainfo['classes'])
             for name, module in runner.model.named_modules():
-                # A region proposal network only tells objects from background; '' is all of the model.
-                if getattr(module, 'num_classes', found) != found and name and 'rpn' not in name:
+                # A region proposal network only tells objects from background; '' is all of the model; and
+                # timm's backbones have 0.
+                if (getattr(module, 'num_classes', 0) or found) != found and name and 'rpn' not in name:
                     raise ValueError(f'{name} has {module.num_classes} classes, the data {found}: '
                                      f'--cfg-options num_classes={found}, or, for data of your own, '
                                      'classes=FILE with the names of its classes')

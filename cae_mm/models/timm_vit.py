@@ -13,7 +13,6 @@ from mmpretrain.registry import MODELS
 from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table, to_2tuple
 from timm.models import group_parameters
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from cae_mm.models.vit import OUT_TYPES
 
@@ -175,49 +174,55 @@ class TimmViT(BaseBackbone):
         # Convolutions keep the order in memory, and mmcv's RoIAlign takes no other than this.
         return patches.transpose(1, 2).contiguous().unflatten(2, grid)
 
-    def _run(self, method: str, images: Tensor, **kwargs):
-        size = tuple(images.shape[-2:])
-        fixed = getattr(self.vit.patch_embed, 'strict_img_size', False)
-        if not fixed or size == tuple(self.vit.patch_embed.img_size):
-            return _call(self.vit, method, images, **kwargs)
-        if self.with_cp:
-            raise ValueError(f'{self.name} with with_cp=True takes images of its img_size alone, which is '
-                             f'{self.vit.patch_embed.img_size}, not {size}: give it this img_size')
-        sized = self._at(size)
-        return functional_call(sized, self._fitted(sized.vit), (method, images), kwargs)
+    def __getstate__(self):
+        return dict(self.__dict__, sized=OrderedDict())  # A copy makes its own.
 
-    def _at(self, size: tuple[int, int]) -> nn.Module:
-        """What timm builds for another image size, without memory for its parameters."""
-        if size not in self.sized:
+    def _run(self, method: str, images: Tensor, **kwargs):
+        size, vit = tuple(images.shape[-2:]), self.vit
+        fixed = getattr(vit.patch_embed, 'strict_img_size', False)
+        if fixed and size != tuple(vit.patch_embed.img_size):
+            vit = self._at(size, images.device)
+        if method == 'pooled':
+            return vit.forward_head(vit.forward_features(images), pre_logits=True)
+        return getattr(vit, method)(images, **kwargs)
+
+    def _at(self, size: tuple[int, int], device: torch.device) -> nn.Module:
+        """What timm builds for another image size, with the parameters of this one."""
+        if (size, device) not in self.sized:
             while len(self.sized) >= MOST_SIZES:
                 self.sized.popitem(last=False)
             with torch.device('meta'):
-                self.sized[size] = _Sized(self.build(img_size=size))
-            self.sized[size].fill_buffers(next(self.vit.parameters()).device)
-        for ours, theirs in zip(self.vit.modules(), self.sized[size].vit.modules(), strict=True):
+                other = self.sized[size, device] = self.build(img_size=size)
+            other.set_grad_checkpointing(self.with_cp)
+            for module in other.modules():
+                for name in module._non_persistent_buffers_set:
+                    module._buffers[name] = torch.empty_like(module._buffers[name], device=device)
+                if hasattr(module, 'init_non_persistent_buffers'):
+                    module.init_non_persistent_buffers()
+        other = self.sized[size, device]
+        for ours, theirs in zip(self.vit.modules(), other.modules(), strict=True):
             theirs.training = ours.training
-        return self.sized[size]
+            for kind in ('_parameters', '_buffers'):
+                for name, value in getattr(ours, kind).items():
+                    if value is None or name in ours._non_persistent_buffers_set:
+                        continue
+                    if getattr(theirs, name).shape == value.shape:
+                        getattr(theirs, kind)[name] = value
+                    else:
+                        theirs._parameters.pop(name, None)
+                        setattr(theirs, name, self._fitted(name, value, ours, theirs))
+        return other
 
-    def _fitted(self, other: nn.Module) -> dict[str, Tensor]:
-        """The parameters, as ``other`` has them, which is built for another image size."""
-        arrays, theirs = {}, other.state_dict()
-        for name, value in [*self.vit.named_parameters(), *self.vit.named_buffers()]:
-            module, _, kind = name.rpartition('.')
-            if name not in theirs or value.shape == theirs[name].shape:
-                pass
-            elif kind == 'relative_position_bias_table':
-                old, new = (vit.get_submodule(module).window_size for vit in (self.vit, other))
-                value = resized_table(value, tuple(old), tuple(new))
-            elif kind == 'pos_embed':
-                value = resample_abs_pos_embed(
-                    value, other.patch_embed.grid_size, self.grid_size,
-                    num_prefix_tokens=value.shape[1] - self.grid_size[0] * self.grid_size[1])
-            else:
-                raise ValueError(f'{self.name} takes images of its img_size alone, '
-                                 f'{self.vit.patch_embed.img_size}: {name} is for it')
-            if name in theirs:
-                arrays[f'vit.{name}'] = value
-        return arrays
+    def _fitted(self, name: str, value: Tensor, ours: nn.Module, theirs: nn.Module) -> Tensor:
+        """A parameter of a module for the image size of another one."""
+        if name == 'relative_position_bias_table':
+            return resized_table(value, tuple(ours.window_size), tuple(theirs.window_size))
+        if name == 'pos_embed':
+            return resample_abs_pos_embed(
+                value, theirs.patch_embed.grid_size, self.grid_size,
+                num_prefix_tokens=value.shape[1] - self.grid_size[0] * self.grid_size[1])
+        raise ValueError(f'{self.name} takes images of its img_size alone, which is '
+                         f'{self.vit.patch_embed.img_size}: its {name} is for it')
 
     def compile_forward(self, **options) -> None:
         """Compile each block with these arguments of torch.compile; ``state_dict`` keeps its names."""
@@ -273,31 +278,6 @@ class TimmViT(BaseBackbone):
         if name not in self.layers:
             raise ValueError(f'{param_name} is no parameter of {self.name} at {prefix!r}')
         return self.layers[name], depths
-
-
-class _Sized(nn.Module):
-    """A model without parameters of its own, to be called with those of another."""
-
-    def __init__(self, vit):
-        super().__init__()
-        self.vit = vit
-
-    def forward(self, method, images, **kwargs):
-        return _call(self.vit, method, images, **kwargs)
-
-    def fill_buffers(self, device: torch.device) -> None:
-        """Compute what is no part of a checkpoint."""
-        for module in self.modules():
-            for name in module._non_persistent_buffers_set:
-                module._buffers[name] = torch.empty_like(module._buffers[name], device=device)
-            if hasattr(module, 'init_non_persistent_buffers'):
-                module.init_non_persistent_buffers()
-
-
-def _call(vit: nn.Module, method: str, images: Tensor, **kwargs):
-    if method == 'pooled':
-        return vit.forward_head(vit.forward_features(images), pre_logits=True)
-    return getattr(vit, method)(images, **kwargs)
 
 
 def resized_table(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:

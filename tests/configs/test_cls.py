@@ -14,8 +14,8 @@ from timm.data.mixup import mixup_target
 from timm.loss import SoftTargetCrossEntropy
 
 from cae_mm.engine import launch
-from cae_mm.models import CAEViT
-from tests.toy import ARCH, shrink
+from cae_mm.models import CAEViT, TimmViT
+from tests.toy import ARCH, OTHERS, shrink
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'cls'
 NAMES = sorted(path.stem for path in CONFIGS.glob('*.py'))
@@ -55,8 +55,10 @@ def toy(pictures, tmp_path, monkeypatch):
                    **{f'{key}.num_workers': workers for key in launch.LOADERS}, **options}
         cfg = launch.load_config(Namespace(
             config=str(CONFIGS / f'{name}.py'), cfg_options=options, data_root=str(pictures),
-            pretrained=str(pretrained), launcher='none', work_dir=str(tmp_path / work)))
+            pretrained=options.pop('pretrained', str(pretrained)), launcher='none',
+            work_dir=str(tmp_path / work)))
         shrink(cfg)
+        size, patch = (cfg.model.backbone.get(key) for key in ('img_size', 'patch_size'))
         for dataset in (cfg.train_dataloader.dataset.dataset, cfg.val_dataloader.dataset):
             dataset.serialize_data = False  # which collects garbage, and that takes long
         # Two steps of 8 pictures in all, whatever the accumulation.
@@ -64,7 +66,7 @@ def toy(pictures, tmp_path, monkeypatch):
         cfg.optim_wrapper.accumulative_counts = steps // 2
         cfg.train_dataloader.batch_size = 8 // steps
         # What the config asks for is pre-trained without position bias.
-        encoder = CAEViT(ARCH, cfg.model.backbone.img_size, cfg.model.backbone.patch_size)
+        encoder = CAEViT(ARCH, size, patch or 16)
         torch.save({f'backbone.{key}': value for key, value in encoder.state_dict().items()}, pretrained)
         return cfg, encoder, steps
     return build
@@ -93,6 +95,20 @@ def test_two_steps_and_an_evaluation(name, toy, tmp_path):
         features = model.backbone(torch.randn(1, 3, size, size))
         assert not features[0].requires_grad
         assert optimised == len(list(model.head.parameters()))
+
+
+@pytest.mark.parametrize('name', [
+    'finetune_cae_vitb_100e', 'linear_cae_vitb_90e', 'attentive_cae_vitb_90e'])
+@pytest.mark.parametrize('other', OTHERS)
+def test_another_encoder(name, other, toy):
+    cfg, _, steps = toy(name, backbone=f'timm:{other}', pretrained='none')
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert runner.iter == steps and isinstance(runner.model.backbone, TimmViT)
+    assert 0 <= runner.message_hub.get_scalar('val/accuracy/top1').current() <= 100
+    trained = [p for p in runner.model.parameters() if p.requires_grad]
+    assert len(runner.optim_wrapper.optimizer.state) == len(trained)  # all had gradients
+    assert any(p.requires_grad for p in runner.model.backbone.parameters()) == name.startswith('finetune')
 
 
 def test_resumed_in_mid_epoch(toy, tmp_path):

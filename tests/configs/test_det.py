@@ -17,9 +17,9 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from cae_mm.engine import launch
-from cae_mm.models import CAEViT
+from cae_mm.models import CAEViT, TimmViT
 from demo import make_demo_data as demo
-from tests.toy import ARCH, shrink
+from tests.toy import ARCH, OTHERS, shrink
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'det'
 NAMES = sorted(path.stem for path in CONFIGS.glob('*_coco.py'))
@@ -110,8 +110,9 @@ def toy(pictures, tmp_path, monkeypatch):
     def build(name, work='work', workers=0, **options):
         pretrained = tmp_path / 'pretrained.pth'
         cfg = launch.load_config(Namespace(
-            config=str(CONFIGS / f'{name}.py'), data_root=str(pictures), pretrained=str(pretrained),
-            launcher='none', work_dir=str(tmp_path / work), cfg_options={
+            config=str(CONFIGS / f'{name}.py'), data_root=str(pictures), launcher='none',
+            pretrained=options.pop('pretrained', str(pretrained)), work_dir=str(tmp_path / work),
+            cfg_options={
                 'classes': demo.CLASSES, 'train_scales': [(96, 64), (128, 80)], 'crop_scales': [(128, 90)],
                 'crop_size': (50, 80), 'test_scale': (96, 64), 'train_cfg.max_epochs': 1,
                 **{f'{key}.num_workers': workers for key in launch.LOADERS},
@@ -141,6 +142,18 @@ def test_two_steps_and_an_evaluation(name, amp, toy, tmp_path):
     # All had gradients: distributed training needs no find_unused_parameters.
     assert len(runner.optim_wrapper.optimizer.state) == len(list(runner.model.parameters()))
     assert all(value.dtype == torch.float32 for value in runner.model.parameters())
+
+
+@pytest.mark.parametrize('name', ['mask_rcnn_cae_vitb_1x_coco'])
+@pytest.mark.parametrize('other', OTHERS)
+def test_another_encoder(name, other, toy):
+    runner = Runner.from_cfg(toy(name, backbone=f'timm:{other}', pretrained='none')[0])
+    runner.train()
+    assert runner.iter == 2 and isinstance(runner.model.backbone, TimmViT)
+    for kind in ('bbox', 'segm'):
+        assert 0 <= runner.message_hub.get_scalar(f'val/coco/{kind}_mAP').current() <= 1
+    trained = [p for p in runner.model.parameters() if p.requires_grad]
+    assert len(runner.optim_wrapper.optimizer.state) == len(trained)  # all had gradients
 
 
 def test_resumed_in_mid_epoch(toy, tmp_path):

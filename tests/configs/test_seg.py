@@ -17,9 +17,9 @@ from mmengine.structures import PixelData
 from torch import nn
 
 from cae_mm.engine import launch
-from cae_mm.models import CAEViT
+from cae_mm.models import CAEViT, TimmViT
 from demo import make_demo_data as demo
-from tests.toy import ARCH, shrink
+from tests.toy import ARCH, OTHERS, shrink
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'seg'
 NAMES = sorted(path.stem for path in CONFIGS.glob('*ade20k*.py'))
@@ -88,8 +88,9 @@ def toy(pictures, tmp_path, monkeypatch):
     def build(name, work='work', workers=0, **options):
         pretrained = tmp_path / 'pretrained.pth'
         cfg = launch.load_config(Namespace(
-            config=str(CONFIGS / f'{name}.py'), data_root=str(pictures), pretrained=str(pretrained),
-            launcher='none', work_dir=str(tmp_path / work), cfg_options={
+            config=str(CONFIGS / f'{name}.py'), data_root=str(pictures), launcher='none',
+            pretrained=options.pop('pretrained', str(pretrained)), work_dir=str(tmp_path / work),
+            cfg_options={
                 'classes': str(pictures / 'classes.txt'), 'crop_size': [64, 64], 'test_scale': [256, 64],
                 **{f'{key}.num_workers': workers for key in launch.LOADERS},
                 'default_hooks.logger.interval': 1, 'train_cfg.max_iters': 2,
@@ -118,6 +119,17 @@ def test_two_steps_and_an_evaluation(name, amp, toy, tmp_path):
     # All had gradients: distributed training needs no find_unused_parameters.
     trained = [p for p in runner.model.parameters() if p.requires_grad]
     assert len(runner.optim_wrapper.optimizer.state) == len(trained)
+
+
+@pytest.mark.parametrize('name', ['upernet_cae_vitb_160k_ade20k', 'linear_cae_vitb_40k_ade20k'])
+@pytest.mark.parametrize('other', OTHERS)
+def test_another_encoder(name, other, toy):
+    runner = Runner.from_cfg(toy(name, backbone=f'timm:{other}', pretrained='none')[0])
+    runner.train()
+    assert runner.iter == 2 and isinstance(runner.model.backbone, TimmViT)
+    assert 0 <= runner.message_hub.get_scalar('val/mIoU').current() <= 100
+    trained = [p for p in runner.model.parameters() if p.requires_grad]
+    assert len(runner.optim_wrapper.optimizer.state) == len(trained)  # all had gradients
 
 
 def test_resumed(toy, tmp_path):

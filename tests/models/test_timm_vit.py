@@ -1,4 +1,7 @@
 """Vision transformers of timm as backbones: their features, at every size, and the interface of CAEViT."""
+import copy
+import pickle
+
 import pytest
 import timm
 import torch
@@ -11,9 +14,10 @@ SMALL = dict(embed_dim=48, depth=3, num_heads=2)
 FAMILIES = [
     'vit_tiny_patch16_224', 'deit3_small_patch16_224', 'deit_tiny_distilled_patch16_224',
     'beit_base_patch16_224', 'beitv2_base_patch16_224', 'beit3_base_patch16_224',
-    'vit_small_patch14_dinov2', 'vit_small_patch14_reg4_dinov2', 'vit_small_patch16_dinov3', 'eva02_tiny_patch14_224',
-    'eva_large_patch14_196', 'vit_base_patch16_siglip_224', 'vit_base_patch16_siglip_gap_224',
-    'vit_base_patch16_clip_224', 'samvit_base_patch16_224', 'aimv2_large_patch14_224',
+    'vit_small_patch14_dinov2', 'vit_small_patch14_reg4_dinov2', 'vit_small_patch16_dinov3',
+    'eva02_tiny_patch14_224', 'eva_large_patch14_196', 'vit_base_patch16_siglip_224',
+    'vit_base_patch16_siglip_gap_224', 'vit_base_patch16_clip_224', 'samvit_base_patch16_224',
+    'aimv2_large_patch14_224',
     'vit_pe_core_tiny_patch16_384', 'vit_pe_spatial_tiny_patch16_512', 'vit_base_patch16_radio_v3',
     'vit_base_patch16_rope_reg1_gap_256', 'vit_base_patch16_rope_mixed_ape_224',
     'vit_relpos_small_patch16_224', 'vit_srelpos_small_patch16_224', 'flexivit_small']
@@ -76,25 +80,21 @@ def test_tables_of_another_size_are_trained():
     torch.testing.assert_close(table.grad[0, 0], (above - below) / 2e-2, atol=1e-3, rtol=0.05)
 
 
+@pytest.mark.parametrize('size', [32, 48])
 @pytest.mark.parametrize('name', [
     'vit_tiny_patch16_224', 'vit_small_patch16_dinov3', 'beit_base_patch16_224'])
-def test_checkpointing_changes_no_gradient(name):
+def test_checkpointing_changes_no_gradient(name, size):
     gradients = []
     for with_cp in (False, True):
         backbone = TimmViT(name, out_type='raw', img_size=32, with_cp=with_cp, **SMALL)
         random_weights(backbone).train()
         torch.manual_seed(0)
-        backbone(torch.randn(2, 3, 32, 32))[0].square().sum().backward()
+        first, second = (backbone(torch.randn(2, 3, size, 32))[0] for _ in range(2))
+        (first.square().sum() + second.sum()).backward()
         gradients.append([p.grad for p in backbone.parameters() if p.grad is not None])
     assert len(gradients[0]) > 10
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other)
-
-
-def test_checkpointing_at_another_size_is_refused_where_it_cannot_be():
-    backbone = TimmViT('beit_base_patch16_224', out_type='raw', img_size=32, with_cp=True, **SMALL)
-    with pytest.raises(ValueError, match=r'with_cp=True takes images of its img_size alone'):
-        backbone(torch.randn(1, 3, 48, 48))
 
 
 @pytest.mark.parametrize('options', [
@@ -175,6 +175,19 @@ def test_what_is_no_plain_vision_transformer(name, problem):
 def test_wrong_options(options, problem):
     with pytest.raises(ValueError, match=problem):
         TimmViT('vit_tiny_patch16_224', **SMALL, **options)
+
+
+def test_copies_share_nothing():
+    """As those of an averaged model, or another process's."""
+    ours = random_weights(TimmViT('beit_base_patch16_224', out_type='raw', img_size=32, **SMALL))
+    images = torch.randn(1, 3, 48, 48)
+    before = ours(images)[0]
+    other = copy.deepcopy(ours)
+    with torch.no_grad():
+        other.vit.blocks[0].attn.relative_position_bias_table += 1 + torch.arange(3 * 3 + 3)[:, None]
+        other.vit.blocks[0].attn.qkv.weight += 1
+    assert torch.equal(ours(images)[0], before) and not torch.allclose(other(images)[0], before)
+    assert torch.equal(pickle.loads(pickle.dumps(ours))(images)[0], before)
 
 
 def test_the_interface_of_caevit():
