@@ -4,6 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from mmpretrain.registry import MODELS
+
+import cae_mm
 
 ROOT = Path(__file__).parents[1]
 # The rooms, from the roof to the ground. Those of one floor do not import each other, except the first,
@@ -17,7 +20,7 @@ FLOORS = (
     ('engine', 'checkpoint'),
     ('models', 'datasets'),
     ('transforms',),
-    ('positions', 'disk', 'ops', 'seal'),
+    ('positions', 'disk', 'ops', 'seal', 'dependencies'),
     ('atomic',),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -58,3 +61,10 @@ def test_models_need_no_more_than_torch_timm_the_registries_and_the_ground_floor
     assert set(map(room_of, modules)) <= {None, 'models', *FLOORS[-2], *FLOORS[-1]}
     libraries = {module.partition('.')[0] for module in modules}
     assert libraries - set(sys.stdlib_module_names) == {'torch', 'timm', 'mmengine', 'mmpretrain', 'cae_mm'}
+
+
+def test_beside_transformers_5():
+    """Which mmpretrain's language models cannot import: they say so, and all the rest works."""
+    assert cae_mm.dependencies.transformers_version() >= 5
+    with pytest.raises(ImportError, match='requires extra multi-modal dependencies'):
+        MODELS.get('BlipCaption')()

@@ -38,7 +38,7 @@ def choose_view(backbone, size: int | None):
     from cae_mm.evaluation.features import CenterView
     from cae_mm.visualization import WholeView
     trained = tuple(side * backbone.patch_size for side in backbone.grid_size)
-    if backbone.blocks[0].attn.rel_pos is None:
+    if not backbone.fixed_size:
         return WholeView(min(trained) if size is None else size, backbone.patch_size)
     if size is not None:
         raise ValueError(f'--size {size}: the relative position bias of this encoder is for pictures of '
@@ -65,7 +65,9 @@ def main() -> None:
     )
     cfg = protocol.read_config(args)
     backbone, preprocess = protocol.load_encoder(cfg, args.checkpoint)
-    maps = {'class token': lambda inputs: class_attention(backbone, inputs, args.layer)}
+    maps = {}
+    if backbone.has_cls_token:
+        maps['class token'] = lambda inputs: class_attention(backbone, inputs, args.layer)
     head = cfg.model.get('head', {}) if isinstance(cfg, Config) else {}
     if head.get('type', '').endswith('AttentiveProbeHead') and args.checkpoint != 'none':
         probe = load_probe(cfg, args.checkpoint).to(preprocess.device)

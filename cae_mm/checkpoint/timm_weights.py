@@ -195,7 +195,7 @@ def check_biases(state: dict[str, Tensor], own: dict[str, Tensor]) -> None:
     """
     for name, bias in state.items():
         place = name.removesuffix('qkv.bias')
-        if name.endswith('attn.qkv.bias') and not {name, f'{place}q_bias'} & own.keys():
+        if f'{place}qkv.weight' in own and place != name and not {name, f'{place}q_bias'} & own.keys():
             query, _, value = bias.chunk(3)
             if query.any() or value.any():
                 raise ValueError(f'{name} is not zero, and the model has no such bias: take its variant '

@@ -216,7 +216,7 @@ def read_config(args: argparse.Namespace) -> Config | str:
             raise ValueError(f'--cfg-options change a config, and {args.config} is a model: name a '
                              'config')
         return args.config
-    if args.img_size:
+    if getattr(args, 'img_size', None):
         raise ValueError(f'--img-size is for an encoder given by its name: {args.config} says it itself')
     if Path(args.config).is_file():
         cfg = launch.read_config(args.config)

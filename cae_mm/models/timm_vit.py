@@ -87,10 +87,13 @@ class TimmViT(BaseBackbone):
         self.name = name
         self.build = partial(build_timm, name, drop_path_rate=drop_path_rate, **options)
         own_size = tuple(side * self.patch_size for side in grid)
-        self.vit = self.build(img_size=to_2tuple(img_size or own_size))
+        img_size = to_2tuple(img_size or own_size)
+        # Of the others timm resamples no weights: they stay as they are, and are fitted to each image.
+        self.vit = self.build(img_size=img_size if hasattr(native, 'set_input_size') else own_size)
         self.vit.set_grad_checkpointing(with_cp)
         self.with_cp = with_cp
-        self.grid_size, self.num_layers = tuple(self.vit.patch_embed.grid_size), len(self.vit.blocks)
+        self.grid_size = tuple(side // self.patch_size for side in img_size)
+        self.num_layers = len(self.vit.blocks)
         self.mean, self.std = (native.pretrained_cfg[key] for key in ('mean', 'std'))
         tells = 'return_prefix_tokens' in inspect.signature(self.vit.forward_intermediates).parameters
         self.num_prefix_tokens = self.vit.num_prefix_tokens if tells else 0
@@ -133,14 +136,19 @@ class TimmViT(BaseBackbone):
             images = F.pad(images, (0, right, 0, below))
         if self.out_type == 'pooled':
             return (self._run('pooled', images),)
-        taps, grid = self._tokens(images, self.out_indices)
+        taps, grid = self.tokens(images, self.out_indices)
         return tuple(self._format(tokens, grid, last=i == self.num_layers - 1)
                      for i, tokens in zip(self.out_indices, taps, strict=True))
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, P + N, C): class and register tokens and patches, behind the norm of all tokens."""
-        [tokens], _ = self._tokens(images, [self.num_layers - 1])
+        [tokens], _ = self.tokens(images, [self.num_layers - 1])
         return self.norm(tokens)
+
+    @property
+    def fixed_size(self) -> bool:
+        """Whether positions of its blocks are for one image size."""
+        return getattr(self.vit.patch_embed, 'strict_img_size', False)
 
     @property
     def norm(self) -> nn.Module:
@@ -152,8 +160,8 @@ class TimmViT(BaseBackbone):
         """The final norm behind the pooling, which some models have instead."""
         return getattr(self.vit, 'fc_norm', nn.Identity()) if self.final_norm else nn.Identity()
 
-    def _tokens(self, images: Tensor, indices: list[int]) -> tuple[list[Tensor], torch.Size]:
-        """Tokens (B, P + N, C) behind some blocks, and the grid of the patches."""
+    def tokens(self, images: Tensor, indices: list[int]) -> tuple[list[Tensor], torch.Size]:
+        """Tokens (B, P + N, C) behind some blocks, without a norm, and the grid of the patches."""
         prefix = dict(return_prefix_tokens=True) if self.num_prefix_tokens else {}
         taps = self._run('forward_intermediates', images, indices=indices, intermediates_only=True,
                          stop_early=True, **prefix)
@@ -179,8 +187,7 @@ class TimmViT(BaseBackbone):
 
     def _run(self, method: str, images: Tensor, **kwargs):
         size, vit = tuple(images.shape[-2:]), self.vit
-        fixed = getattr(vit.patch_embed, 'strict_img_size', False)
-        if fixed and size != tuple(vit.patch_embed.img_size):
+        if self.fixed_size and size != tuple(vit.patch_embed.img_size):
             vit = self._at(size, images.device)
         if method == 'pooled':
             return vit.forward_head(vit.forward_features(images), pre_logits=True)
@@ -218,9 +225,9 @@ class TimmViT(BaseBackbone):
         if name == 'relative_position_bias_table':
             return resized_table(value, tuple(ours.window_size), tuple(theirs.window_size))
         if name == 'pos_embed':
-            return resample_abs_pos_embed(
-                value, theirs.patch_embed.grid_size, self.grid_size,
-                num_prefix_tokens=value.shape[1] - self.grid_size[0] * self.grid_size[1])
+            new, old = theirs.patch_embed.grid_size, ours.patch_embed.grid_size
+            prefix = value.shape[1] - old[0] * old[1]
+            return resample_abs_pos_embed(value, new, old, num_prefix_tokens=prefix)
         raise ValueError(f'{self.name} takes images of its img_size alone, which is '
                          f'{self.vit.patch_embed.img_size}: its {name} is for it')
 

@@ -140,6 +140,11 @@ class CAEViT(BaseBackbone):
                              f'{p}: resize or pad to {-(-height // p) * p}x{-(-width // p) * p}')
         return height // self.patch_size, width // self.patch_size
 
+    @property
+    def fixed_size(self) -> bool:
+        """Whether positions of its blocks are for one image size."""
+        return self.blocks[0].attn.rel_pos is not None
+
     def positions(self, grid: tuple[int, int]) -> Tensor:
         """(1, 1 + h * w, C): the table on its own grid, on others by ``pos_mode``.
 
@@ -210,7 +215,7 @@ class CAEViT(BaseBackbone):
         below, right = (-side % self.patch_size for side in images.shape[-2:])
         window = tuple(side * self.patch_size for side in self.grid_size)
         # Not even filled up to whole patches: segmentation heads scale their maps to the whole image.
-        if self.blocks[0].attn.rel_pos is not None and images.shape[-2:] != window:
+        if self.fixed_size and images.shape[-2:] != window:
             height, width = images.shape[-2:]
             raise ValueError(f'the relative position bias is for {window[0]}x{window[1]} pixels, the image '
                              f'has {height}x{width}: crop or pad it to that, or build CAEViT with '

@@ -9,34 +9,51 @@ from torch import Tensor
 from cae_mm.checkpoint.files import read_weights
 from cae_mm.checkpoint.loader import compare
 from cae_mm.evaluation.features import evaluating
-from cae_mm.models import AttentiveProbeHead, CAEViT
+from cae_mm.models import AttentiveProbeHead, CAEViT, TimmViT
 from cae_mm.models.layers import attention_weights
-from cae_mm.visualization.features import trace
+from cae_mm.visualization.features import block_index, trace
 
 
 @torch.no_grad()
-def class_attention(backbone: CAEViT, images: Tensor, layer: int = -1) -> Tensor:
+def class_attention(backbone: CAEViT | TimmViT, images: Tensor, layer: int = -1) -> Tensor:
     """How much the class token takes from each patch, in one block.
 
     Args:
-        backbone (CAEViT): with a class token.
+        backbone (CAEViT | TimmViT): with a class token.
         images (Tensor): (B, 3, H, W), normalised.
         layer (int): index of the block; -1 is the last.
 
     Returns:
-        Tensor: (B, heads, h, w); what is missing to a sum of 1 it takes from itself.
+        Tensor: (B, heads, h, w); what is missing to a sum of 1 it takes from itself, and from register
+        tokens.
 
     Raises:
         ValueError: without a class token; see ``trace``.
     """
-    if backbone.cls_token is None:
+    if not backbone.has_cls_token:
         raise ValueError('with_cls_token=False: the encoder has no class token that could look')
+    if isinstance(backbone, TimmViT):
+        return _timms_attention(backbone, images, block_index(backbone, layer))
     x, _ = trace(backbone, images, layer)
     attn = backbone.blocks[layer].attn
     q, k, _ = attn.project(backbone.blocks[layer].norm1(x))
     bias = None if attn.rel_pos is None else attn.rel_pos()[..., :1, :]
     weights = attention_weights(q[:, :, :1], k, bias)
     return weights[:, :, 0, 1:].unflatten(-1, backbone.grid(*images.shape[-2:]))
+
+
+def _timms_attention(backbone: TimmViT, images: Tensor, layer: int) -> Tensor:
+    attn, seen = backbone.vit.blocks[layer].attn, []
+    fused = attn.fused_attn  # which leaves no weights to look at
+    hook = attn.attn_drop.register_forward_hook(lambda module, inputs, weights: seen.append(weights))
+    try:
+        attn.fused_attn = False
+        with evaluating(backbone):
+            _, grid = backbone.tokens(images, [layer])
+    finally:
+        attn.fused_attn = fused
+        hook.remove()
+    return seen[0][:, :, 0, backbone.num_prefix_tokens:].unflatten(-1, grid)
 
 
 def load_probe(cfg: Config, checkpoint: str | Path) -> AttentiveProbeHead:

@@ -5,10 +5,22 @@ import torch
 from torch import Tensor
 
 from cae_mm.evaluation.features import evaluating
-from cae_mm.models import CAEViT
+from cae_mm.models import CAEViT, TimmViT
 
 # Patches beyond these shares of all have the darkest and the brightest colour.
 DARKEST, BRIGHTEST = 0.01, 0.99
+
+
+def block_index(backbone: CAEViT | TimmViT, layer: int) -> int:
+    """The index of a block, of which -1 is the last.
+
+    Raises:
+        ValueError: when there is no such block.
+    """
+    if not -1 <= layer < backbone.num_layers:
+        raise ValueError(f'layer={layer}: the encoder has {backbone.num_layers} blocks, '
+                         f'0..{backbone.num_layers - 1}, and -1 for the last')
+    return layer % backbone.num_layers
 
 
 @torch.no_grad()
@@ -23,11 +35,8 @@ def trace(backbone: CAEViT, images: Tensor, layer: int = -1) -> tuple[Tensor, Te
     Raises:
         ValueError: when there is no such block, or the encoder does not take images of this size.
     """
-    if not -1 <= layer < backbone.num_layers:
-        raise ValueError(f'layer={layer}: the encoder has {backbone.num_layers} blocks, '
-                         f'0..{backbone.num_layers - 1}, and -1 for the last')
     tokens = []
-    hook = backbone.blocks[layer].register_forward_hook(
+    hook = backbone.blocks[block_index(backbone, layer)].register_forward_hook(
         lambda block, inputs, output: tokens.extend((inputs[0], output)))
     try:
         with evaluating(backbone):
@@ -38,19 +47,24 @@ def trace(backbone: CAEViT, images: Tensor, layer: int = -1) -> tuple[Tensor, Te
 
 
 @torch.no_grad()
-def patch_features(backbone: CAEViT, images: Tensor, layer: int = -1) -> Tensor:
+def patch_features(backbone: CAEViT | TimmViT, images: Tensor, layer: int = -1) -> Tensor:
     """Patches as a block leaves them, those of the last block after the final norm.
 
     Args:
-        backbone, images, layer: see ``trace``.
+        backbone (CAEViT | TimmViT): the encoder; it runs in evaluation mode.
+        images, layer: see ``trace``.
 
     Returns:
         Tensor: (B, h, w, C).
     """
-    _, x = trace(backbone, images, layer)
+    if isinstance(backbone, TimmViT):
+        with evaluating(backbone):
+            [x], (rows, columns) = backbone.tokens(images, [block_index(backbone, layer)])
+    else:
+        _, x = trace(backbone, images, layer)
+        rows, columns = backbone.grid(*images.shape[-2:])
     if layer in (-1, backbone.num_layers - 1):
         x = backbone.norm(x)
-    rows, columns = backbone.grid(*images.shape[-2:])
     return x[:, -rows * columns:].unflatten(1, (rows, columns))
 
 

@@ -107,7 +107,68 @@ def authors_beit(state):
     state['lm_head.weight'] = torch.ones(9, 48)
 
 
+def authors_sam(state):
+    for name in [*state]:
+        state[f'image_encoder.{name}'.replace('mlp.fc', 'mlp.lin')] = state.pop(name)
+    state['mask_decoder.iou_token.weight'] = torch.ones(1, 8)
+
+
+def authors_aimv2(state):
+    for name in [*state]:
+        value = state.pop(name)
+        for ours, theirs in (('norm1', 'norm_1'), ('norm2', 'norm_2'), ('fc1_g', 'fc1'), ('fc1_x', 'fc3'),
+                             ('patch_embed.', 'preprocessor.patchifier.'), ('blocks.', 'trunk.blocks.')):
+            name = name.replace(ours, theirs)
+        name = re.sub('^pos_embed', 'preprocessor.pos_embed', name)
+        state[re.sub(r'^norm\.', 'trunk.post_trunk_norm.', name)] = value
+
+
+def authors_clip(state, prefix='visual.'):
+    """OpenAI's, whose text tower has names of its own."""
+    for name in [*state]:
+        value = state.pop(name)
+        for ours, theirs in (
+                ('patch_embed.proj', 'conv1'), ('norm_pre', 'ln_pre'),
+                ('blocks.', 'transformer.resblocks.'), ('qkv.', 'in_proj_'),
+                ('attn.proj', 'attn.out_proj'), ('mlp.fc1', 'mlp.c_fc'),
+                ('mlp.fc2', 'mlp.c_proj'), ('norm1', 'ln_1'), ('norm2', 'ln_2')):
+            name = name.replace(ours, theirs)
+        name = re.sub(r'^norm\.', 'ln_post.', name)
+        if name in ('cls_token', 'pos_embed'):
+            name = dict(cls_token='class_embedding', pos_embed='positional_embedding')[name]
+            value = value.flatten() if name == 'class_embedding' else value[0]
+        state[prefix + name] = value
+    state[f'{prefix}proj'] = torch.ones(48, 8)
+    if prefix:
+        state |= {'token_embedding.weight': torch.ones(9, 8),
+                  'transformer.resblocks.0.ln_1.weight': torch.ones(8)}
+
+
+def authors_pe(state):
+    """Perception Encoder: CLIP's names, and an attention pooling."""
+    pool = {name: state.pop(name) for name in [*state] if name.startswith('attn_pool.')}
+    for kind in ('weight', 'bias'):
+        joined = torch.cat([pool.pop(f'attn_pool.q.{kind}'), pool.pop(f'attn_pool.kv.{kind}')])
+        pool[f'attn_pool.attn.in_proj_{kind}'] = joined
+        pool[f'attn_pool.attn.out_proj.{kind}'] = pool.pop(f'attn_pool.proj.{kind}')
+        pool[f'attn_pool.layernorm.{kind}'] = pool.pop(f'attn_pool.norm.{kind}')
+        for ours, theirs in (('fc1', 'c_fc'), ('fc2', 'c_proj')):
+            pool[f'attn_pool.mlp.{theirs}.{kind}'] = pool.pop(f'attn_pool.mlp.{ours}.{kind}')
+    pool['attn_pool.probe'] = pool.pop('attn_pool.latent')
+    authors_clip(state, prefix='')
+    state |= pool
+
+
+def open_clip(state):
+    for name in [*state]:
+        state[f'visual.trunk.{name}'] = state.pop(name)
+    state |= {'logit_scale': torch.ones(()), 'text.transformer.resblocks.0.ln_1.weight': torch.ones(8)}
+
+
 @pytest.mark.parametrize('name, authors, key', [
+    ('samvit_base_patch16_224', authors_sam, None), ('aimv2_large_patch14_224', authors_aimv2, None),
+    ('vit_base_patch16_clip_quickgelu_224', authors_clip, None),
+    ('vit_pe_core_tiny_patch16_384', authors_pe, None), ('vit_base_patch16_siglip_224', open_clip, None),
     ('vit_tiny_patch16_224', authors_mae, 'model'), ('deit3_small_patch16_224', authors_deit3, 'model'),
     ('vit_small_patch14_reg4_dinov2', authors_dinov2, None),
     ('beit_base_patch16_224', authors_beit, 'model'),
@@ -124,6 +185,19 @@ def test_from_the_authors(name, authors, key, tmp_path):
     images = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(ours.eval()(images)[0], theirs(images)[0], atol=1e-6, rtol=0)
     assert ours.trained_with['mean'] == [float(f'{255 * x:.6g}') for x in ours.mean]
+
+
+def test_a_model_that_timm_does_not_resample_takes_other_sizes(tmp_path):
+    sizes = {key: value for key, value in SMALL.items() if key != 'img_size'}
+    sizes['global_attn_indexes'] = (1,)
+    theirs = random_(timm.create_model('samvit_base_patch16', num_classes=0, **sizes))
+    torch.save(theirs.state_dict(), tmp_path / 'a.pth')
+    ours = TimmViT('samvit_base_patch16', img_size=96, out_type='featmap', **sizes)
+    assert ours.grid_size == (6, 6)
+    load_timm(ours.eval(), tmp_path / 'a.pth')
+    images = torch.randn(1, 3, 96, 96)
+    [expected] = theirs.forward_intermediates(images, indices=[1], intermediates_only=True)
+    torch.testing.assert_close(ours(images)[0], expected, atol=1e-6, rtol=0)
 
 
 def test_another_size_is_resampled_as_timm_does(tmp_path):

@@ -3,9 +3,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from cae_mm.models import AttentiveProbeHead
+from cae_mm.models import AttentiveProbeHead, TimmViT
 from cae_mm.models.layers import attention_weights
-from cae_mm.visualization import class_attention, load_probe, probe_attention
+from cae_mm.visualization import class_attention, load_probe, patch_features, probe_attention
 
 
 @pytest.mark.parametrize('use_rel_pos_bias', [False, True])
@@ -34,6 +34,36 @@ def test_class_token_of_each_block(make_backbone, images, layer, index):
     expected = attention_weights(q, k, block.attn.rel_pos())[:, :, 0, 1:]
     torch.testing.assert_close(maps[..., 1, 0], expected[..., 3])  # the second row begins with patch 3
     torch.testing.assert_close(maps.flatten(2), expected)
+
+
+@pytest.mark.parametrize('name', [
+    'vit_tiny_patch16_224', 'vit_small_patch16_dinov3', 'beit_base_patch16_224'])
+def test_class_token_of_timms_models(name):
+    """Of a block they give what is added for the class token, and registers are no patches."""
+    backbone = TimmViT(name, img_size=64, embed_dim=24, depth=3, num_heads=2)
+    for parameter in backbone.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    images, block = torch.randn(2, 3, 64, 64), backbone.vit.blocks[1]
+    with torch.no_grad():
+        maps = class_attention(backbone.train(), images, 1)
+        assert backbone.training and block.attn.fused_attn and maps.shape == (2, 2, 4, 4)
+        assert 0 < maps.sum((2, 3)).min() and maps.sum((2, 3)).max() < 1 and maps.std() > 0.01
+        assert torch.equal(maps, class_attention(backbone, images, 1))
+        if name == 'vit_tiny_patch16_224':
+            [x], _ = backbone.eval().tokens(images, [0])
+            q, k, _ = block.attn.qkv(block.norm1(x)).unflatten(-1, (3, 2, 12)).permute(2, 0, 3, 1, 4)
+            expected = (q @ k.mT / 12**0.5).softmax(-1)[:, :, 0, 1:]
+            torch.testing.assert_close(maps.flatten(2), expected)
+    with pytest.raises(ValueError, match=r'layer=3.*0\.\.2'):
+        class_attention(backbone, images, 3)
+
+
+@pytest.mark.parametrize('name', ['vit_small_patch16_dinov3', 'samvit_base_patch16_224'])
+def test_patches_of_timms_models(name):
+    backbone = TimmViT(name, img_size=64, embed_dim=24, depth=3, num_heads=2, out_type='featmap')
+    images = torch.randn(1, 3, 48, 80)
+    with torch.no_grad():
+        assert torch.equal(patch_features(backbone, images), backbone.eval()(images)[0].permute(0, 2, 3, 1))
 
 
 def test_any_size_without_a_relative_bias(make_backbone):
