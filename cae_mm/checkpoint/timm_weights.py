@@ -3,12 +3,15 @@ import contextlib
 import io
 import re
 import sys
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
+import timm
 import torch
 from mmengine.logging import print_log
 from mmengine.registry import WEIGHT_INITIALIZERS
+from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
 from cae_mm.checkpoint.files import FileError, read_weights
@@ -77,10 +80,27 @@ def load_timm(backbone: nn.Module, path: str | Path, prefix: str = 'backbone.',
         raise RuntimeError(f'{path} does not hold {backbone.name}. {problems}. Take the name in timm of '
                            "what it holds: timm.list_models('*vit*') lists many")
     backbone.vit.load_state_dict(given)
+    report += note_pixels(backbone, state)
     mean, std = ([float(f'{255 * x:.6g}') for x in numbers] for numbers in (backbone.mean, backbone.std))
     backbone.trained_with = dict(mean=mean, std=std, channel_order='RGB') | (trained_with or {})
     print_log(f'loaded all of {backbone.name}, {len(given)} arrays, from {path}'
               + ''.join(f'; {line}' for line in report), 'current')
+
+
+def note_pixels(backbone: nn.Module, state: Iterable[str]) -> list[str]:
+    """What to say where weights of one model were trained with pixels normalised in several ways.
+
+    Those of MAE, whose decoder tells them, set the backbone's ``mean`` and ``std``.
+    """
+    base, _, tag = backbone.name.partition('.')
+    others = {other: (cfg.mean, cfg.std) for other in timm.list_pretrained(f'{base}.*')
+              for cfg in [get_pretrained_cfg(other)]
+              if (cfg.mean, cfg.std) != (backbone.mean, backbone.std)}
+    if f'{base}.mae' in others and 'decoder_embed.weight' in state:
+        backbone.mean, backbone.std = others[f'{base}.mae']
+        return [f'pixels are those of MAE, for which {base}.mae is the name']
+    return [f'pixels are those of {base}.{get_pretrained_cfg(base).tag}; if the weights are of one of '
+            f'{some(others, 8)}, which have others, say so by that name'] if others and not tag else []
 
 
 def to_timm(state: dict[str, Tensor], vit: nn.Module, prefix: str = '',

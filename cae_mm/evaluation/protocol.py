@@ -58,8 +58,7 @@ def load_encoder(cfg: Config | str, checkpoint: str, device: str | None = None, 
         from cae_mm.hub import get_model
         sizes = dict(img_size=img_size) if img_size else {}
         backbone = get_model(cfg, **sizes, **(dict(out_type='raw') if cfg.startswith(TIMM) else {}))
-        preprocess = CAEDataPreprocessor(*(([255 * x for x in numbers] for numbers in (
-            backbone.mean, backbone.std)) if isinstance(backbone, TimmViT) else ()))
+        preprocess = CAEDataPreprocessor()
     else:
         import_modules_from_strings(**cfg.get('custom_imports', dict(imports=['cae_mm'])))
         init_default_scope(cfg.get('default_scope', 'mmpretrain'))
@@ -72,6 +71,10 @@ def load_encoder(cfg: Config | str, checkpoint: str, device: str | None = None, 
         preprocess = rgb_preprocess(MODELS.build({'type': 'ClsDataPreprocessor', **settings}))
     if checkpoint != 'none':
         (load_timm if isinstance(backbone, TimmViT) else load_backbone)(backbone, checkpoint)
+    if isinstance(cfg, str) and isinstance(backbone, TimmViT):
+        pixels = ([255 * x for x in numbers] for numbers in (backbone.mean, backbone.std))
+        preprocess = CAEDataPreprocessor(*pixels)
+    if checkpoint != 'none':
         check_pixels(backbone, preprocess)
     elif is_main_process():
         print('No checkpoint: THE ENCODER IS RANDOM, its numbers are what training has to beat.')

@@ -24,22 +24,24 @@ def build_timm(name: str, **options) -> nn.Module:
     """A plain vision transformer of timm, with random weights and without its classifier.
 
     Args:
-        name (str): of ``timm.list_models()``; a tag behind a dot, which names weights, is left out.
+        name (str): of ``timm.list_models()``; the tag of weights behind a dot tells how their pixels are
+            normalised.
         **options: arguments of the model, such as img_size.
 
     Raises:
         ValueError: for a name that timm does not have, or another kind of network.
     """
-    name = name.partition('.')[0]
-    if not timm.is_model(name):
+    if not timm.is_model(name.partition('.')[0]):
         near = get_close_matches(name, timm.list_models(), cutoff=0.5)
         raise ValueError(f'timm {timm.__version__} has no model {name!r}: '
                          + (f'do you mean {" or ".join(near)}? ' if near else '')
                          + "timm.list_models('*vit*') lists many")
     try:
         model = timm.create_model(name, num_classes=0, **options)
-    except (TypeError, AssertionError) as error:
-        raise ValueError(f'{name} with {options}: {error}') from error
+    except (TypeError, AssertionError, RuntimeError) as error:
+        tags = ', '.join(timm.list_pretrained(f'{name.partition(".")[0]}.*'))
+        raise ValueError(f'{name} with {options}: {error}'
+                         + f'; timm knows {tags}' * ('tag' in str(error))) from error
     missing = [part for part in NEEDED if not hasattr(model, part)]
     grids = {info['reduction'] for info in getattr(model, 'feature_info', ())}
     if missing or len(grids) != 1 or getattr(model.patch_embed, 'grid_size', None) is None:
@@ -53,7 +55,8 @@ class TimmViT(BaseBackbone):
     """A plain vision transformer of timm.
 
     Args:
-        name (str): of ``timm.list_models()``, such as 'vit_base_patch16_dinov3'.
+        name (str): of ``timm.list_models()`` or ``timm.list_pretrained()``, such as
+            'vit_base_patch16_dinov3' or 'vit_base_patch16_224.mae'; see ``build_timm``.
         img_size (int | tuple[int, int], optional): height and width of the training images, in pixels;
             by default those of timm's weights. Images of other sizes are taken too, see ``forward``.
         patch_size (int, optional): another than the model's; the patch embedding and the positions are

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from safetensors.torch import save_file
 
-from cae_mm.checkpoint.timm_weights import load_timm, to_timm
+from cae_mm.checkpoint.timm_weights import load_timm, note_pixels, to_timm
 from cae_mm.models import TimmViT
 
 transformers = pytest.importorskip('transformers')
@@ -80,8 +80,8 @@ def authors_dinov2(state):
 
 
 def authors_mae(state):
-    state.update({'decoder_pos_embed': torch.ones(1, 17, 8), 'mask_token': torch.zeros(1, 1, 8),
-                  'decoder_blocks.0.norm1.weight': torch.ones(8)})
+    state.update({'decoder_embed.weight': torch.ones(8, 48), 'decoder_pos_embed': torch.ones(1, 17, 8),
+                  'mask_token': torch.zeros(1, 1, 8), 'decoder_blocks.0.norm1.weight': torch.ones(8)})
 
 
 def authors_deit3(state):
@@ -169,7 +169,7 @@ def open_clip(state):
     ('samvit_base_patch16_224', authors_sam, None), ('aimv2_large_patch14_224', authors_aimv2, None),
     ('vit_base_patch16_clip_quickgelu_224', authors_clip, None),
     ('vit_pe_core_tiny_patch16_384', authors_pe, None), ('vit_base_patch16_siglip_224', open_clip, None),
-    ('vit_tiny_patch16_224', authors_mae, 'model'), ('deit3_small_patch16_224', authors_deit3, 'model'),
+    ('vit_base_patch16_224.mae', authors_mae, 'model'), ('deit3_small_patch16_224', authors_deit3, 'model'),
     ('vit_small_patch14_reg4_dinov2', authors_dinov2, None),
     ('beit_base_patch16_224', authors_beit, 'model'),
     ('vit_small_patch16_dinov3_qkvb', authors_dinov3, None), ('eva02_tiny_patch14_224', None, 'module')])
@@ -244,6 +244,24 @@ def test_what_is_not_whole_is_refused(change, problem, tmp_path):
     with pytest.raises(RuntimeError, match=rf'a\.pth does not hold vit_tiny_patch16_224.*{problem}'):
         load_timm(ours, tmp_path / 'a.pth')
     assert all(torch.equal(value, before[name]) for name, value in ours.state_dict().items())
+
+
+def test_pixels_of_weights_with_a_tag(tmp_path):
+    """timm has weights of one model that were trained with pixels of several kinds."""
+    mae = random_(TimmViT('vit_base_patch16_224.mae', **SMALL))
+    assert mae.mean == (0.485, 0.456, 0.406)
+    state = {name: value.clone() for name, value in mae.vit.state_dict().items()}
+    torch.save(state, tmp_path / 'a.pth')
+    load_timm(mae, tmp_path / 'a.pth')
+    other = TimmViT('vit_base_patch16_224', **SMALL)
+    assert other.mean == (0.5, 0.5, 0.5)
+    assert 'vit_base_patch16_224.mae' in note_pixels(other, state)[0] and not note_pixels(mae, state)
+    authors_mae(state)
+    torch.save(state, tmp_path / 'a.pth')
+    load_timm(other, tmp_path / 'a.pth')
+    assert other.mean == mae.mean and other.trained_with['mean'] == mae.trained_with['mean']
+    with pytest.raises(ValueError, match=r'tag .*; timm knows .*vit_base_patch16_224\.mae'):
+        TimmViT('vit_base_patch16_224.nothing', **SMALL)
 
 
 def test_biases_without_a_place_are_refused(tmp_path):
