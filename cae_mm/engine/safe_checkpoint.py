@@ -65,7 +65,9 @@ class SafeCheckpointHook(CheckpointHook):
     def _make_room(self, runner) -> None:
         folder = Path(self.out_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(f'*{TEMPORARY}*'):
+        leftovers = {*folder.glob(f'*{TEMPORARY}*'), *Path(runner.work_dir).glob(f'*{TEMPORARY}*'),
+                     *Path(runner.work_dir).glob(f'*/vis_data/*{TEMPORARY}*')}
+        for leftover in leftovers:
             runner.logger.info(f'Removing {leftover}, left unfinished by a killed run')
             leftover.unlink()
         size, free = size_of_checkpoint(runner), shutil.disk_usage(folder).free

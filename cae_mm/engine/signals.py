@@ -64,7 +64,8 @@ class SignalHook(Hook):
         done, loop = runner.iter + 1, runner.train_loop
         if self._agree() and done % accumulated(runner) == 0:
             due = done >= loop.val_begin and (done % loop.val_interval == 0 or done == loop.max_iters)
-            self._end(runner, done, due and isinstance(loop, IterBasedTrainLoop))
+            validates = runner._val_loop is not None and isinstance(loop, IterBasedTrainLoop)
+            self._end(runner, done, validates and due)
 
     def before_val_epoch(self, runner) -> None:
         """Find the number of batches that all ranks have."""

@@ -116,9 +116,11 @@ def run_case(case: Case, base: Path, whole: dict) -> None:
     ended = enter(entry, base, path, case.folder)
     case.harm(ended)
     left = {file.name for file in case.folder.iterdir() if not file.name.startswith('.tmp')} - before
-    what = f'{kind} in {name}'
+    what, excuse = f'{kind} in {name}', undetectable(form, checked, entry, changes)
     case.check(MARK not in left, f'{what}: ran a command')
-    if ended.code:
+    if ended.code and excuse and 'not finite at iteration' in ended.complaint():
+        case.count('undetectable', f'{excuse}, but the training diverged: {kind}')
+    elif ended.code:
         case.count('refused', kind)
         problems = complaints(ended.complaint(), path.name, entry not in FUNCTIONS)
         problems += [f'exit code {ended.code}'] * (ended.code != 2) + [f'left {left}'] * bool(left)
@@ -126,7 +128,7 @@ def run_case(case: Case, base: Path, whole: dict) -> None:
         case.check(not problems, f'{what}: {", ".join(problems)}: {ended.err[-300:]!r}')
     elif ended.value == want:
         case.count('same numbers', kind)
-    elif excuse := undetectable(form, checked, entry, changes):
+    elif excuse:
         case.count('undetectable', f'{excuse}: {kind}')
     else:
         case.check(False, f'{what}: accepted with other numbers')

@@ -66,7 +66,11 @@ def run_case(case: Case, base: Path, references: dict) -> None:
     if case.failures:
         return
     case.check(equal(trained(newest(work)), reference['end']), 'other numbers than the uninterrupted run')
-    case.check(files_of(work) == reference['files'], f'files: {files_of(work)}')
+    # A file that the case itself has damaged stays where nothing took its place.
+    spoilt = {str(path.relative_to(work)) for path in work.glob('*.pth')
+              if (path.name, path.stat().st_size) in case.cut} - set(reference['files'])
+    found = [name for name in files_of(work) if name not in spoilt]
+    case.check(found == reference['files'], f'files: {found}')
 
 
 class Run:

@@ -14,7 +14,11 @@ def test_keeps_the_last_and_cleans_up(toy_runner, tmp_path):
     work = tmp_path / 'work'
     work.mkdir()
     (work / 'epoch_9.pth.partial-123').write_bytes(b'half')
+    earlier = work / '20260101_000000' / 'vis_data' / 'config.py.partial-123'
+    earlier.parent.mkdir(parents=True)
+    earlier.write_bytes(b'half')
     toy_runner(**{'train_cfg.max_epochs': 4, 'default_hooks.checkpoint.max_keep_ckpts': 2}).train()
+    assert not earlier.exists()
     assert saved(work) == ['epoch_3.pth', 'epoch_4.pth']
     assert (work / 'last_checkpoint').read_text() == 'epoch_4.pth'
 

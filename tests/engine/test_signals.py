@@ -166,6 +166,16 @@ def test_in_a_validation(run, tmp_path, after, by_iteration):
     assert (code, Nothing.done) == (0, 4)
 
 
+def test_no_validation_is_due_where_there_is_none(run, tmp_path):
+    """After the last iteration its checkpoint is all there is to save."""
+    options = {'train_cfg': dict(type='ResumableIterLoop', max_iters=6), 'param_scheduler': None,
+               'train_dataloader.dataset': dict(type='ReproducibleDataset', dataset=dict(type='Points')),
+               'train_dataloader.sampler': dict(type='EndlessSampler'),
+               'default_hooks.checkpoint.by_epoch': False, 'default_hooks.checkpoint.interval': 3}
+    assert run(send=dict(after=6), **options)[0] == 143
+    assert names(tmp_path / 'work') == ['iter_3.pth', 'iter_6.pth']
+
+
 def child(function, *arguments):
     """A process with the state of this one that is in ``function``."""
     context = multiprocessing.get_context('fork')
