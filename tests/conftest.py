@@ -42,6 +42,11 @@ def compiler_problem():
         return f'torch.compile needs a C++ compiler: {error}'
 
 
+def pytest_collection_modifyitems(items):
+    """The longest first: of two processes none is left with them at the end."""
+    items.sort(key=lambda item: item.path.parent.name not in ('chaos', 'demo'))
+
+
 def pytest_runtest_setup(item):
     if item.get_closest_marker('needs_compiler') and compiler_problem():
         pytest.skip(compiler_problem())

@@ -1,6 +1,7 @@
 """A case runs in a child that is forked from a warm parent, watched, and ended with all that it started."""
 import atexit
 import ctypes
+import faulthandler
 import json
 import os
 import resource
@@ -55,7 +56,7 @@ class Ended:
         """What no case may do, whatever else is expected of it."""
         return ([f'ran code: {line}' for line in self.broke[:3]]
                 + [f'left running: {name}' for name in self.orphans]
-                + [f'hung: ended after {self.seconds:.0f} s'] * self.timed_out
+                + [f'hung: ended after {self.seconds:.0f} s: {self.err[-2000:]}'] * self.timed_out
                 + [f'took {self.peak / 2**30:.1f} GB'] * (self.peak > PEAK))
 
     def complaint(self) -> str:
@@ -105,6 +106,7 @@ class Child:
                 os.dup2(file.fileno(), number)
             resource.setrlimit(resource.RLIMIT_DATA, (DATA, DATA))
             atexit._clear()
+            faulthandler.register(signal.SIGUSR1)  # tells where it hangs
             limit()
             if watched:
                 watch(Path(folder).resolve(), self.files[3].fileno())
@@ -125,6 +127,8 @@ class Child:
         timed_out = not select.select([pidfd], [], [], max(0, self.start + seconds - time.monotonic()))[0]
         os.close(pidfd)
         if timed_out:
+            self.signal(signal.SIGUSR1)
+            time.sleep(0.5)
             self.signal(signal.SIGKILL)
         _, status, usage = os.wait4(self.pid, 0)
         self.living.remove(self.pid)
