@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import cv2
+import mmcv.transforms
 import mmpretrain.datasets.transforms  # noqa: F401
 import torch
 from mmengine.dataset import default_collate
@@ -38,7 +39,7 @@ def ours(backend):
 
 PIPELINES = {
     'mmpretrain': [
-        dict(type='LoadImageFromFile'),
+        dict(type=mmcv.transforms.LoadImageFromFile),  # mmcv's own, not ours of this name
         dict(type='RandomFlip', prob=0.5),
         dict(type='RandomResizedCropAndInterpolationWithTwoPic', second_size=112,
              interpolation='bicubic', second_interpolation='lanczos', **VIEWS),
@@ -95,8 +96,8 @@ def main():
         shape = read_image(paths[0], ImageReadMode.RGB).shape
         print(f'{len(paths)} images, the first {shape[2]}x{shape[1]}, {args.rounds} rounds')
 
-        built = {name: [(cfg['type'], TRANSFORMS.build(cfg)) for cfg in pipeline]
-                 for name, pipeline in PIPELINES.items()}
+        steps = {name: map(TRANSFORMS.build, pipeline) for name, pipeline in PIPELINES.items()}
+        built = {name: [(type(step).__name__, step) for step in found] for name, found in steps.items()}
         seconds = {name: [] for name in built}
         stages = {name: {} for name in built}
         for name in built:
