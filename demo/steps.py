@@ -1,21 +1,16 @@
 """Steps that print their command and are not repeated, and those with which both demos begin."""
-import ctypes
 import os
 import shlex
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from cae_mm.atomic import write_atomically
-from cae_mm.engine.signals import SIGNALS
+from cae_mm.engine.commands import run_command
 from cae_mm.visualization import Section
 
-LIBC = ctypes.CDLL(None) if sys.platform == 'linux' else None
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / 'tools'))  # terminal.py, for the demos too
 TOKENIZER = 'configs/tokenizer/dvae_demo.py'
@@ -40,46 +35,25 @@ class Step:
     def run(self, logs: Path, force: bool) -> None:
         """Run the command, show its progress, and keep its output in ``logs``.
 
-        A signal goes to the command, and ends this process when it has ended that.
-
         Raises:
             ValueError, RuntimeError: for wrong input of the command, or a failure on its way.
-            SystemExit: with 128 + signal, after a signal.
+            SystemExit: see ``run_command``.
         """
         print(f'\n== {self.title}\n   {self.shell()}', flush=True)
         if self.result.exists() and not force:
             print(f'   already done: {self.result}')
             return
-        logs.mkdir(parents=True, exist_ok=True)
         log, start, lines = logs / f'{self.result.parent.name}_{self.result.stem}.log', time.time(), []
         command = [str(part) for part in self.command if not (force and part == '--resume')]
-        received = []
 
-        def forward(number, frame):
-            received.append(number)
-            process.send_signal(number)
+        def show(line):
+            lines.append(line)
+            if 'INFO - Epoch(' in line or 'INFO - Iter(' in line:
+                print('   ' + line.split('INFO - ')[-1].split('grad_norm')[0].strip(), flush=True)
 
-        # A group of its own: what the terminal sends comes once, from here.
-        process = subprocess.Popen(
-            [sys.executable, '-W', 'ignore', *command], cwd=ROOT, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=partial(end_with, os.getpid()))
-        handlers = {number: signal.signal(number, forward) for number in SIGNALS
-                    if signal.getsignal(number) != signal.SIG_IGN}
-        with open(log, 'w') as file:
-            for line in process.stdout:
-                lines.append(line)
-                file.write(line)
-                if 'INFO - Epoch(' in line or 'INFO - Iter(' in line:
-                    print('   ' + line.split('INFO - ')[-1].split('grad_norm')[0].strip(),
-                          flush=True)
-        failed = process.wait()
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        failed = run_command([sys.executable, '-W', 'ignore', *command], log, ROOT, show)
         if self.keep_output and not failed:
             write_atomically(''.join(lines).encode(), self.result)
-        if received:
-            print(f'\n{signal.Signals(received[0]).name}: ended. The same command goes on from here.')
-            sys.exit(128 + received[0])
         if failed or not self.result.exists():
             *before, last = ['', *lines[-25:]]
             print(''.join(before))
@@ -112,14 +86,6 @@ class Steps:
                     + f'\n{step.shell()}' for step in self.done]
         return Section('Do it again', 'In the root of the repository, with its environment active:',
                        code='\n'.join(commands))
-
-
-def end_with(parent: int) -> None:
-    """In a new process: let the kernel send it SIGTERM when its parent is gone, however that ended."""
-    if LIBC:
-        LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def count(folder: Path) -> int:

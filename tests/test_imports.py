@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ('tools', 'demo'),
     ('cae_mm',),
-    ('benchmark', 'visualization'),
+    ('benchmark',),
+    ('visualization',),
     ('evaluation',),
     ('hub',),
     ('engine', 'checkpoint'),

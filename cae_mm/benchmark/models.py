@@ -1,0 +1,65 @@
+"""The models of a benchmark, as they are named on its command line."""
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from cae_mm.engine.backbones import TIMM
+from cae_mm.models.vit import ENCODERS
+
+HOW = ('write LABEL=FILE for a checkpoint of the suite\'s own encoder, LABEL=cae_vits:FILE for another of '
+       'cae_mm.list_models(), or LABEL=timm:NAME:FILE; "none" in place of FILE starts from random weights')
+
+
+@dataclass(frozen=True)
+class Model:
+    """A row of the table.
+
+    Args:
+        label (str): its name there, and of its folder.
+        encoder (str, optional): for ``--backbone``; None is the encoder of the suite.
+        weights (str): path of a checkpoint, or 'none'.
+    """
+
+    label: str
+    encoder: str | None
+    weights: str
+
+    @property
+    def is_random(self) -> bool:
+        """Whether it is a network before any training."""
+        return self.weights == 'none'
+
+    def digest(self) -> str:
+        """Of its weights, as hexadecimal SHA-256."""
+        if self.is_random:
+            return 'random'
+        digest = hashlib.sha256()
+        with open(self.weights, 'rb') as file:
+            while block := file.read(2**20):
+                digest.update(block)
+        return digest.hexdigest()
+
+
+def parse_model(text: str) -> Model:
+    """A model from LABEL=[ENCODER:]FILE.
+
+    Raises:
+        ValueError: for another form.
+        FileNotFoundError: when there is no such file.
+    """
+    label, equals, what = text.partition('=')
+    if not equals or not label or not what or not label.replace('-', '').replace('_', '').isalnum():
+        raise ValueError(f'--models {text}: {HOW}')
+    if what.startswith(TIMM):
+        name, _, weights = what.removeprefix(TIMM).partition(':')
+        encoder = TIMM + name
+    elif what.partition(':')[0] in ENCODERS:
+        encoder, _, weights = what.partition(':')
+    else:
+        encoder, weights = None, what
+    if not weights:
+        raise ValueError(f'--models {text} names no weights: {HOW}')
+    if weights != 'none' and not Path(weights).is_file():
+        raise FileNotFoundError(f'--models {text}: there is no file {weights}; {HOW}')
+    # Commands run in the root of the repository.
+    return Model(label, encoder, weights if weights == 'none' else str(Path(weights).resolve()))

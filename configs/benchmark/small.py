@@ -1,0 +1,13 @@
+# Small pictures on a CPU: a labelled folder, and pictures with label maps in ADE20K's layout.
+#   tools/benchmark.py configs/benchmark/small.py --models cae=CKPT random=none --imagenet DIR
+encoder = 'configs/pretrain/cae_vitt_eurosat.py'
+
+tasks = dict(
+    knn=dict(run='tools/knn.py', data='imagenet', metric='knn/top1_k10', options=['--k', '10']),
+    linear_quick=dict(run='tools/linear_probe.py', data='imagenet', metric='linear/top1'),
+    attentive=dict(run='configs/cls/attentive_cae_vitt_eurosat.py', data='imagenet', metric='accuracy/top1',
+                   options=['num_classes={classes}']),
+    finetune=dict(run='configs/cls/finetune_cae_vitt_eurosat.py', data='imagenet', metric='accuracy/top1',
+                  options=['num_classes={classes}']),
+    upernet=dict(run='configs/seg/upernet_cae_vitt_camvid.py', data='ade20k', metric='mIoU',
+                 options=['classes={data}/classes.txt']))

@@ -1,0 +1,72 @@
+"""A benchmark at toy size, as a person calls it: with a failure, and called again."""
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SUITE = """
+encoder = '{folder}/toy.py'
+tasks = dict(
+    knn=dict(run='tools/knn.py', data='imagenet', metric='knn/top1_k3', options=['--k', '3'],
+             published=dict(random=50.), source='a paper'),
+    finetune=dict(run='{folder}/toy.py', data='imagenet', metric='accuracy/top1',
+                  options=['num_classes={{classes}}', 'max_epochs=1']),
+    broken=dict(run='{folder}/toy.py', data='imagenet', metric='accuracy/top5',
+                options=['num_classes={{classes}}', 'max_epochs=1']))
+"""
+CONFIG = """
+_base_ = '{root}/configs/cls/finetune_cae_vitt_eurosat.py'
+model = dict(backbone=dict(arch=dict(_delete_=True, embed_dims=16, num_layers=2, num_heads=2), img_size=16,
+                           use_rel_pos_bias=False), head=dict(in_channels=16))
+pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+train_dataloader = dict(batch_size=4, num_workers=0, dataset=dict(dataset=dict(pipeline=pipeline)))
+val_dataloader = dict(num_workers=0, dataset=dict(pipeline=pipeline))
+test_dataloader = val_dataloader
+param_scheduler = dict(warmup_epochs=0)
+"""
+
+
+@pytest.fixture
+def bench(tmp_path, run_tool):
+    """A function that calls the tool on two colours of pictures and returns its output."""
+    from .conftest import ROOT
+    rng = np.random.default_rng(0)
+    for i in range(16):
+        folder = tmp_path / 'data' / ('train', 'val')[i // 8] / ('red', 'blue')[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 99, (16, 16, 3)) + [[[99, 0, 0], [0, 0, 99]][i % 2]]
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f'{i}.png')
+    (tmp_path / 'toy.py').write_text(CONFIG.format(root=ROOT))
+    (tmp_path / 'suite.py').write_text(SUITE.format(folder=tmp_path))
+
+    def call(*arguments, code=0):
+        ended = run_tool('benchmark.py', tmp_path / 'suite.py', '--imagenet', tmp_path / 'data',
+                         '--gpus', 0, '--out', tmp_path / 'bench', *arguments)
+        assert ended.returncode == code, ended.stderr
+        return ended
+    return call
+
+
+def test_from_end_to_end(bench, tmp_path):
+    models = '--models', 'random=none'
+    printed = bench(*models, '--dry-run').stdout.splitlines()
+    planned = [line for line in printed if line.startswith('python')]  # a library prints at its import
+    assert len(planned) == 3 and planned[0].startswith('python tools/knn.py')
+    assert not (tmp_path / 'bench').exists()
+    first = bench(*models, code=1)
+    assert 'no accuracy/top5 among' in first.stdout
+    assert first.stderr.splitlines()[-1] == (
+        'cae_mm: 1 of 3 cells failed; the same command tries them again')
+    for line in planned:
+        assert line in first.stdout
+    rows = json.loads((tmp_path / 'bench/results.json').read_text())
+    assert [row['task'] for row in rows] == ['knn', 'finetune'] and rows[0]['published'] == 50
+    assert rows[0]['difference'] == rows[0]['mean'] - 50 and rows[0]['command'] in planned
+    with open(tmp_path / 'bench/results.csv') as file:
+        assert [float(row['mean']) for row in csv.DictReader(file)] == [row['mean'] for row in rows]
+    again = bench(*models, '--tasks', 'knn', 'finetune')
+    assert again.stdout.count('done on') == 2
+    assert json.loads((tmp_path / 'bench/results.json').read_text()) == rows
+    assert f'| random | **{rows[0]["mean"]:.1f}** (50.0) |' in (tmp_path / 'bench/results.md').read_text()
