@@ -43,12 +43,12 @@ def test_class_token_of_timms_models(name):
     torch.manual_seed(0)
     backbone = TimmViT(name, img_size=64, embed_dim=24, depth=3, num_heads=2)
     for parameter in backbone.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+        torch.nn.init.normal_(parameter, std=0.5)
     images, block = torch.randn(2, 3, 64, 64), backbone.vit.blocks[1]
     with torch.no_grad():
         maps = class_attention(backbone.train(), images, 1)
         assert backbone.training and block.attn.fused_attn and maps.shape == (2, 2, 4, 4)
-        assert 0 < maps.sum((2, 3)).min() and maps.sum((2, 3)).max() < 1 and maps.std() > 0.005
+        assert 0 < maps.sum((2, 3)).min() and maps.sum((2, 3)).max() < 1 and maps.std() > 0.01
         assert torch.equal(maps, class_attention(backbone, images, 1))
         if name == 'vit_tiny_patch16_224':
             [x], _ = backbone.eval().tokens(images, [0])
