@@ -62,9 +62,13 @@ def golden(request):
 
 
 @pytest.fixture(autouse=True)
-def own_scope_and_logger():
-    """A test leaves neither the default scope nor the logger of its runner to the next one."""
+def own_state():
+    """A test leaves neither environment nor default scope nor the logger of its runner to the next one."""
+    environment = dict(os.environ)
     yield
+    os.environ |= environment
+    for name in os.environ.keys() - environment.keys() - {'PYTEST_CURRENT_TEST'}:
+        del os.environ[name]
     for manager in (DefaultScope, MMLogger):
         manager._instance_dict.clear()
 

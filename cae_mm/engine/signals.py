@@ -20,6 +20,7 @@ from cae_mm.engine.safe_checkpoint import SafeCheckpointHook
 from cae_mm.engine.work_dir import VALIDATION_DUE
 
 SIGNALS = [getattr(signal, name) for name in ('SIGTERM', 'SIGINT', 'SIGHUP') if hasattr(signal, name)]
+SENDER_TOLD = hasattr(signal, 'sigwaitinfo')  # not on macOS
 COMMAND = 'CAE_MM_COMMAND'  # in the environment: what was typed, where that is not Python's command line
 
 
@@ -40,7 +41,9 @@ class SignalHook(Hook):
         """Keep signals from the processes that load data."""
         for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
             if isinstance(loop, BaseLoop):
-                loop.dataloader.worker_init_fn = partial(start_worker, loop.dataloader.worker_init_fn)
+                loader = loop.dataloader
+                loader.worker_init_fn = partial(start_worker, loader.worker_init_fn)
+                loader._get_iterator = partial(start_workers, loader._get_iterator)
 
     def before_train(self, runner) -> None:
         """Take the signals over, and do a validation that one has cut short."""
@@ -154,11 +157,24 @@ def signals_end() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def start_workers(get_iterator: Callable) -> Iterator:
+    """Start processes that load data, in which their parent's SIGTERM waits for ``start_worker``.
+
+    Python's end sends one and waits: one that comes before they can tell whose it is would be lost.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]) if SENDER_TOLD else None
+    try:
+        return get_iterator()
+    finally:
+        if SENDER_TOLD:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 def start_worker(init: Callable | None, worker_id: int) -> None:
     """Initialise a process that loads data, which ends when its parent says so, and by no other signal."""
     for number in set(SIGNALS) - {signal.SIGTERM}:
         signal.signal(number, signal.SIG_IGN)
-    if hasattr(signal, 'sigwaitinfo'):  # not on macOS
+    if SENDER_TOLD:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         threading.Thread(target=_wait_for_parent, daemon=True).start()
     if init is not None:

@@ -21,6 +21,7 @@ except ImportError:  # Windows
 RECORD, LOCK = 'last_checkpoint', 'training.lock'
 INTERRUPTED = 'interrupted_iter_{}.pth'
 VALIDATION_DUE = 'validation_due'  # in the message hub of a checkpoint: a signal cut its validation short
+KEPT = 'keep_ckpt_ids'  # and there: the numbers of the checkpoints of a run, with the last outdated ones
 RECORDED = 200  # bytes in the lock, written at once: a kill leaves the old ones or the new ones
 _held = {}  # The lock of a file ends when any handle of this process on it is closed.
 
@@ -51,7 +52,7 @@ def enter(cfg: Config) -> list[str]:
 
     Raises:
         BlockingIOError: when another process trains there.
-        SystemExit: with 0 when the run is finished already; no checkpoint and no log has been touched then.
+        SystemExit: with 0 when the run is finished already; no log has been touched then.
         ValueError: see :func:`find`; when more was trained than the config asks for.
     """
     def decide():
@@ -61,11 +62,15 @@ def enter(cfg: Config) -> list[str]:
         if resume == 'auto' or resume and path is None:
             hook = cfg.get('default_hooks', {}).get('checkpoint') or {}
             folder = checkpoint_dir(work_dir, hook.get('out_dir'))
-            path, meta, found = find(work_dir, folder, hook.get('filename_tmpl') or (
-                'epoch_{}.pth' if hook.get('by_epoch', True) else 'iter_{}.pth'))
+            template = hook.get('filename_tmpl') or (
+                'epoch_{}.pth' if hook.get('by_epoch', True) else 'iter_{}.pth')
+            path, meta, found = find(work_dir, folder, template)
             notes += found
-            # A kill came after a checkpoint was named, and before that of an interruption was removed.
-            for other in numbered(folder, INTERRUPTED) if path else ():
+            # A kill came after a checkpoint was named, and before those were removed whose place it takes.
+            outdated = numbered(folder, INTERRUPTED) if path else []
+            if path and len(meta[KEPT]) == hook.get('max_keep_ckpts', -1) + 1 > 1:
+                outdated += filter(Path.is_file, [folder / template.format(meta[KEPT][0])])
+            for other in outdated:
                 if os.path.getmtime(other) < os.path.getmtime(path):
                     other.unlink()
         elif path:
@@ -212,7 +217,7 @@ def read_resumable(path: str | Path) -> dict:
         raise ValueError(f'{path} holds weights, but not where a training was: start from them with '
                          '--cfg-options load_from=PATH')
     info = checkpoint.get('message_hub', {}).get('runtime_info', {})
-    return {**meta, VALIDATION_DUE: bool(info.get(VALIDATION_DUE))}
+    return {**meta, VALIDATION_DUE: bool(info.get(VALIDATION_DUE)), KEPT: info.get(KEPT) or []}
 
 
 def finished(path: str | Path, meta: dict, cfg: Config) -> str | None:

@@ -84,14 +84,17 @@ class Child:
         self.files = [tempfile.TemporaryFile() for _ in range(4)]
         sys.stdout.flush()
         sys.stderr.flush()
+        # None is lost: this process may ignore what the child does not.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGHUP])
         self.start, self.pid = time.monotonic(), os.fork()
         if self.pid == 0:
-            self._run(function, folder, watched, environment, limit)
+            self._run(function, folder, watched, environment, limit, mask)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         self.living.add(self.pid)
         with suppress(PermissionError, ProcessLookupError):  # both sides, whoever is first
             os.setpgid(self.pid, self.pid)
 
-    def _run(self, function, folder, watched, environment, limit):
+    def _run(self, function, folder, watched, environment, limit, mask):
         code = 70
         try:
             with suppress(PermissionError):
@@ -100,6 +103,7 @@ class Child:
             os.environ.update(environment)
             signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job ignores
             signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             tempfile.tempdir = tempfile.mkdtemp('', '.tmp-', folder)
             sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
             for number, file in enumerate(self.files[:2], 1):

@@ -223,6 +223,28 @@ def test_a_process_that_loads_data_ends_with_its_parent_alone():
     assert process.exitcode == 0
 
 
+def train_with_a_slow_worker(pipe, runner):
+    def start():
+        os.kill(os.getppid(), signal.SIGINT)
+        time.sleep(1)
+        take_signals()
+
+    handling = torch.utils.data._utils.signal_handling  # the first that such a process does
+    take_signals, handling._set_worker_signal_handlers = handling._set_worker_signal_handlers, start
+    pipe.send(None)
+    runner.train()
+
+
+def test_ends_while_a_process_that_loads_data_starts(toy_runner):
+    """Python's end of that one, a SIGTERM, is not lost on it, and the training not left waiting for it."""
+    process = child(train_with_a_slow_worker, toy_runner(**{
+        'default_hooks.signals': dict(type='SignalHook'), 'train_dataloader.num_workers': 1}))
+    process.join(10)
+    code = process.exitcode
+    process.kill()
+    assert code == 130
+
+
 def meet(port):
     os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=port, RANK='0', WORLD_SIZE='2')
     terminal.run(lambda: launch.start_processes(Config(dict(launcher='pytorch', model={}))))

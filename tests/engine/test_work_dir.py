@@ -131,6 +131,21 @@ def test_a_finished_run(trained, capsys):
     assert (cfg.resume, cfg.load_from) == (True, str(trained / 'epoch_2.pth'))
 
 
+@pytest.mark.parametrize('most, left', [(-1, [1, 2, 3]), (1, [1, 2, 3]), (2, [2, 3]), (3, [1, 2, 3])])
+def test_an_outdated_checkpoint_of_a_finished_run(toy_runner, tmp_path, monkeypatch, most, left):
+    """The kill came after the last one was named, and before that was removed whose place it takes."""
+    runner = toy_runner(**{'train_cfg': dict(type='ResumableEpochLoop', max_epochs=3),
+                           'default_hooks.checkpoint.max_keep_ckpts': 2})
+    monkeypatch.setattr('mmengine.fileio.LocalBackend.remove', lambda self, path: None, raising=False)
+    runner.train()
+    work = tmp_path / 'work'
+    os.utime(work / 'epoch_1.pth', (1, 1))
+    assert len(list(work.glob('*.pth'))) == 3
+    with pytest.raises(SystemExit):
+        enter(config(work, default_hooks=dict(checkpoint=dict(max_keep_ckpts=most))))
+    assert sorted(work.glob('*.pth')) == [work / f'epoch_{number}.pth' for number in left]
+
+
 def test_a_new_run_may_start_from_weights(tmp_path):
     cfg = config(tmp_path, load_from='weights.pth')
     assert enter(cfg) == []
