@@ -1,6 +1,7 @@
 # make demo              pre-train on the embedded data and write demo_out/report.html
 # make demo DATA=DIR     the same on your own images
 # make demo-dense        then detection and segmentation, demo_out/report_dense.html
+# make benchmark       after make demo: random, CAE and MAE in six tasks, demo_out/benchmark/report.html
 # make test              lint and tests
 # make chaos             an hour of accidents and attacks: docs/reliability.md
 # make ops               compile mmcv's own operators; without them torchvision's serve
@@ -26,7 +27,7 @@ RUN := $(ENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 MMCV := $(shell grep ^onedl-mmcv constraints.txt)
 
-.PHONY: demo demo-dense test chaos ops
+.PHONY: demo demo-dense benchmark test chaos ops
 demo: $(ENV)/installed
 	OMP_NUM_THREADS=$(CORES) $(RUN) demo/demo.py $(if $(OUT),--out="$$OUT") \
 		$(if $(DATA),--data="$$DATA") $(if $(FORCE),--force)
@@ -34,6 +35,9 @@ demo: $(ENV)/installed
 demo-dense: $(ENV)/installed
 	OMP_NUM_THREADS=$(CORES) $(RUN) demo/demo_dense.py $(if $(OUT),--out="$$OUT") \
 		$(if $(FORCE),--force)
+
+benchmark: $(ENV)/installed
+	OMP_NUM_THREADS=$(CORES) $(RUN) demo/benchmark.py $(if $(OUT),--out="$$OUT")
 
 test: $(ENV)/installed
 	$(ENV)/bin/ruff check .

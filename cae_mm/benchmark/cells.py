@@ -1,58 +1,46 @@
 """One number of a benchmark: a command, what decides its result, and the record of that."""
 import hashlib
 import json
-import os
 import shlex
+import subprocess
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import mmengine
 import timm
 import torch
 from mmengine.config import Config, DictAction
+from timm.models import get_pretrained_cfg
 
 from cae_mm.atomic import write_atomically
+from cae_mm.benchmark.cost import cost_of_encoder, training_operations
+from cae_mm.benchmark.data import Data
 from cae_mm.benchmark.models import Model
 from cae_mm.benchmark.suite import Suite, Task
-from cae_mm.disk import SUFFIXES, walk
 from cae_mm.engine import launch
+from cae_mm.engine.backbones import TIMM
 from cae_mm.engine.commands import run_command
 from cae_mm.engine.keys import dicts
-from cae_mm.visualization.curves import read_scalars
+from cae_mm.evaluation.protocol import load_encoder
+from cae_mm.models.vit import ENCODERS
+from cae_mm.visualization.curves import read_scalars, series
 
 ROOT = next(place for place in (Path(__file__).parents[1] / '.mim', Path(__file__).parents[2])
             if (place / 'tools').is_dir())
+RIGHT, METRICS = 'right.txt', 'metrics.json'
+SMALLER = """The device ran out of memory. The same step in parts, for all models of a suite of your own:
+train_dataloader.batch_size=HALF optim_wrapper.accumulative_counts=2 among the task's options.
+"""
+REPORTED = 'loaded the whole encoder', 'loaded all of', 'new parts'  # what the loaders tell
 
 
-@dataclass(frozen=True)
-class Data:
-    """A folder of data, and what it holds."""
-
-    folder: Path
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Number of its files, and the SHA-256 of their names and sizes."""
-        listed, number = hashlib.sha256(), 0
-        for name in sorted(name for name, is_folder in walk(self.folder, {}) if not is_folder):
-            if name.lower().endswith((*SUFFIXES, '.json', '.txt')):
-                size = os.stat(self.folder / name).st_size
-                listed.update(os.fsencode(f'{name} {size}\n'))
-                number += 1
-        return f'{number} files {listed.hexdigest()[:16]}'
-
-    @cached_property
-    def classes(self) -> int:
-        """The number of folders of a class."""
-        return sum(path.is_dir() for path in (self.folder / 'train').glob('*'))
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cell:
     """A model, a task and a seed.
 
@@ -91,15 +79,43 @@ class Cell:
         return cfg
 
     @cached_property
+    def encoder(self) -> dict:
+        """The settings of its backbone."""
+        name = self.model.encoder or self.suite.encoder
+        if self.config is not None:
+            return next(node['backbone'] for node in dicts(self.config.model) if 'backbone' in node)
+        if name.startswith(TIMM):
+            return dict(type='TimmViT', name=name.removeprefix(TIMM), out_type='raw',
+                        img_size=self._side(get_pretrained_cfg(name.removeprefix(TIMM)).input_size[-1]))
+        if name in ENCODERS:
+            return dict(type='CAEViT', arch=ENCODERS[name], img_size=self._side(224))
+        return Config.fromfile(ROOT / name).model.backbone
+
+    def _side(self, default: int) -> int:
+        given = dict(zip(self.options, self.options[1:], strict=False))
+        return int(given.get('--img-size', default))
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Height and width, in pixels, of the images that the encoder takes in training."""
+        size = self.encoder.get('img_size', 224)
+        return (size, size) if isinstance(size, int) else tuple(size)
+
+    @cached_property
     def choices(self) -> dict:
         """What was decided for this model: for the table, beside its numbers."""
-        if self.config is None:
-            return dict(encoder=self.model.encoder or self.suite.encoder)
-        backbone = next(node['backbone'] for node in dicts(self.config.model) if 'backbone' in node)
-        pixels = self.config.model.get('data_preprocessor') or self.config.data_preprocessor
         kept = ('type', 'name', 'arch', 'img_size', 'patch_size', 'out_type', 'out_indices', 'final_norm')
-        return {**{key: backbone[key] for key in kept if key in backbone},
-                **{key: list(pixels[key]) for key in ('mean', 'std')}}
+        chosen = {key: self.encoder[key] for key in kept if key in self.encoder}
+        if self.config is None:
+            return chosen
+        pixels = self.config.model.get('data_preprocessor') or self.config.data_preprocessor
+        return {**chosen, **{key: list(pixels[key]) for key in ('mean', 'std')}}
+
+    @cached_property
+    def same(self) -> dict:
+        """What has to be the same for all models that are ranked in this task."""
+        return {'data': self.data.fingerprint, 'protocol': shlex.join([self.task.run, *self.task.options]),
+                'image size': '{}x{}'.format(*self.size)}
 
     @cached_property
     def identity(self) -> dict:
@@ -120,6 +136,17 @@ class Cell:
             gpus=self.gpus)
 
     @cached_property
+    def operations(self) -> float:
+        """About how many it takes, of floating-point numbers; features are extracted for one task alone."""
+        if self.config is None:
+            images = self.data.images('train') + self.data.images('val')
+            return 1e9 * cost_of_encoder(self.encoder, self.size)['gflops'] * images
+        loop, batch = self.config.train_cfg, self.config.train_dataloader.batch_size
+        images = loop.max_iters * batch * max(1, self.gpus) if 'max_iters' in loop else (
+            loop.max_epochs * self.data.images('train'))
+        return training_operations(self.config, self.size, images)
+
+    @cached_property
     def folder(self) -> Path:
         """Its own: another setting has another one."""
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True, default=str).encode()).hexdigest()
@@ -137,12 +164,30 @@ class Cell:
             kept = self.out / 'features' / self.model.label / str(self.seed if self.model.is_random else 0)
             return [*tools, self.model.encoder or self.suite.encoder, self.model.weights,
                     '--data', str(self.data.folder), '--seed', str(self.seed), '--features', str(kept),
-                    '--out', str(self.folder / 'metrics.json'), *self.options]
+                    '--out', str(self.folder / METRICS), *self.options]
         backbone = ['--backbone', self.model.encoder] if self.model.encoder else []
-        once = f'train_cfg.val_interval={self.config.train_cfg.val_interval}'
-        return [*tools, '--data-root', str(self.data.folder), *backbone, '--pretrained', self.model.weights,
-                '--work-dir', str(self.folder / 'run'), '--resume', '--cfg-options',
-                f'randomness.seed={self.seed}', once, *self.options]
+        settings = [f'randomness.seed={self.seed}',
+                    f'train_cfg.val_interval={self.config.train_cfg.val_interval}']
+        if self.config.val_evaluator.type == 'RecordedAccuracy':
+            settings.append(f'val_evaluator.out={self.folder / RIGHT}')
+        return [*tools, '--data-root', str(self.data.folder), *backbone,
+                '--pretrained', self.model.weights, '--work-dir', str(self.folder / 'run'), '--resume',
+                '--cfg-options', *settings, *self.options]
+
+    def check_weights(self) -> None:
+        """Read the weights into the encoder, as the tasks will.
+
+        Raises:
+            ValueError, RuntimeError: naming the model and what does not fit.
+        """
+        if self.model.is_random:
+            return
+        name = self.model.encoder or self.suite.encoder
+        source = Config.fromfile(ROOT / name) if name.endswith('.py') else name
+        try:
+            load_encoder(source, self.model.weights, 'cpu')
+        except (ValueError, RuntimeError) as error:
+            raise type(error)(f'--models {self.model.label}={self.model.weights}: {error}') from error
 
     def shell(self) -> str:
         """The command as text."""
@@ -169,26 +214,50 @@ class Cell:
             'bash', *self.command]
         code = run_command(command, log, ROOT, watch)
         if code:
-            raise RuntimeError(f'exit code {code}; {log} ends with\n' + ''.join(lines[-5:]))
-        record = dict(identity=self.identity, command=self.shell(), metrics=self.metrics(),
-                      seconds=round(time.time() - start, 1), date=time.strftime('%Y-%m-%d'))
+            advice = SMALLER * any('out of memory' in line for line in lines)
+            raise RuntimeError(f'exit code {code}; {log} ends with\n' + ''.join(lines[-5:]) + advice)
+        record = self._measured(lines) | dict(seconds=round(time.time() - start, 1))
         write_atomically(json.dumps(record, indent=1).encode(), self.folder / 'record.json')
         return record
 
-    def metrics(self) -> dict[str, float]:
-        """What the command measured.
+    def _measured(self, lines: list[str]) -> dict:
+        """The record: the numbers, and all that a table says of them.
 
         Raises:
-            RuntimeError: when the metric of the task is not among it.
+            RuntimeError: when the metric of the task is not among what was measured.
         """
-        if self.task.trains:
+        task, name = self.task, self.task.metric
+        if task.trains:
             scalars = read_scalars(self.folder / 'run')
-            found = next((record for record in reversed(scalars) if self.task.metric in record), {})
+            found = next((record for record in reversed(scalars) if name in record), {})
+            curves = {key: series(scalars, key) for key in ('loss', name)}
+            curves = {key: [column[::max(1, len(column) // 100)].tolist() for column in curve]
+                      for key, curve in curves.items() if len(curve[0])}
+            right = self.folder / RIGHT
+            right = {'accuracy/top1': right.read_text()} if right.is_file() else {}
         else:
-            found = json.loads((self.folder / 'metrics.json').read_text())
-        if self.task.metric not in found:
-            raise RuntimeError(f'{self.folder}: there is no {self.task.metric} among {", ".join(found)}')
-        return {key: value for key, value in found.items() if isinstance(value, (int, float))}
+            found, curves = json.loads((self.folder / METRICS).read_text()), {}
+            right = found.pop('right')
+        if name not in found:
+            raise RuntimeError(f'{self.folder}: there is no {name} among {", ".join(found)}')
+        return dict(
+            model=self.model.label, task=task.name, metric=name, value=task.percent * found[name],
+            right=right.get(name), chance=100 / self.data.classes if name in right else None,
+            published=task.published.get(self.model.label), source=task.source, same=self.same,
+            choices=self.choices, cost=cost_of_encoder(self.encoder, self.size), curves=curves,
+            metrics={key: value for key, value in found.items() if isinstance(value, (int, float))},
+            conversion=[line.strip() for line in lines if any(word in line for word in REPORTED)],
+            identity=self.identity, command=self.shell(), commit=commit(), date=time.strftime('%Y-%m-%d'))
+
+
+@cache
+def commit() -> str:
+    """Of this project, where it is a repository; with a plus when files of it were changed."""
+    with suppress(OSError):
+        found = [subprocess.run(['git', '-C', ROOT, *words], capture_output=True, text=True).stdout.strip()
+                 for words in (('rev-parse', '--short', 'HEAD'), ('status', '--porcelain', '-uno'))]
+        return found[0] + '+' * bool(found[1])
+    return ''
 
 
 def cells_of(suite: Suite, models: Sequence[Model], tasks: Sequence[Task], seeds: Sequence[int],

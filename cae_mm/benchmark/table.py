@@ -1,4 +1,4 @@
-"""The table of a benchmark: mean and deviation over seeds, beside what is published."""
+"""The table of a benchmark: mean, deviation and interval, beside chance and what is published."""
 import csv
 import io
 import json
@@ -7,80 +7,168 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from cae_mm.atomic import write_atomically
-from cae_mm.benchmark.cells import Cell
-from cae_mm.visualization import Section, write_report
+from cae_mm.benchmark.statistics import interval, not_worse, resampled
 
-LEAD = """Each encoder went through the same tasks by the same protocol; nothing was tuned for one of
-them."""
-RESULTS = """Percent; higher is better. The mean of the seeds and their standard deviation, where there are
-several; in brackets what was published."""
-DECIDED = """For each model of a task, beside the protocol, which is the same for all."""
+RESULTS = 'results.json'
 
 
-def results(cells: Sequence[Cell]) -> list[dict]:
-    """A row for each model and task with records, the tasks in their order."""
-    groups = {}
-    for cell in cells:
-        groups.setdefault((cell.task.name, cell.model.label), []).append(cell)
+def read_results(folder: Path) -> list[dict]:
+    """The records of a finished benchmark.
+
+    Raises:
+        FileNotFoundError: when there is none in the folder.
+        ValueError: when its file is no such list.
+    """
+    path = folder / RESULTS
+    if not path.is_file():
+        raise FileNotFoundError(f'{folder} has no {RESULTS}: name the --out of a benchmark')
+    try:
+        records = json.loads(path.read_text())['records']
+        assert all(isinstance(record['value'], float) for record in records)
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raise ValueError(f'{path} holds no records of a benchmark: {error!r}') from None
+    return records
+
+
+def merge(folders: Sequence[Path]) -> list[dict]:
+    """The records of several benchmarks, those that they share once.
+
+    Raises:
+        ValueError: when two of them mean different things by the same model, task and seed.
+    """
+    found = {}
+    for folder in folders:
+        for record in read_results(folder):
+            place = record['model'], record['task'], record['identity']['seed']
+            other, _ = found.setdefault(place, (record, folder))
+            if unlike := [key for key, value in other['identity'].items()
+                          if value != record['identity'].get(key)]:
+                raise ValueError('{}, {}, seed {}: {} and {} differ in {}; give one of the models another '
+                                 'label'.format(*place, found[place][1], folder, ', '.join(unlike)))
+    return [record for record, _ in found.values()]
+
+
+def summarise(records: Sequence[dict]) -> list[dict]:
+    """A row for each task and model, the tasks in their order.
+
+    ``leads`` is true for the best model of a task and for all whose difference to it, on the same images,
+    has an interval that reaches zero. Where models differ in what has to be the same for all, none leads,
+    and ``differs`` says in what.
+    """
+    tasks = {}
+    for record in records:
+        tasks.setdefault(record['task'], {}).setdefault(record['model'], []).append(record)
     rows = []
-    for (name, label), group in groups.items():
-        task, records = group[0].task, [record for record in (cell.record() for cell in group) if record]
-        if not records:
-            continue
-        values = [task.percent * record['metrics'][task.metric] for record in records]
-        published = task.published.get(label)
-        rows.append(dict(
-            task=name, model=label, metric=task.metric, mean=mean(values),
-            std=stdev(values) if len(values) > 1 else None, values=values,
-            seeds=[record['identity']['seed'] for record in records],
-            seconds=[record['seconds'] for record in records],
-            published=published, difference=None if published is None else mean(values) - published,
-            source=task.source if published is not None else '', choices=records[0]['identity']['choices'],
-            command=records[0]['command']))
+    for task, models in tasks.items():
+        differs = difference({label: found[0]['same'] for label, found in models.items()})
+        values = {label: [record['value'] for record in found] for label, found in models.items()}
+        best, samples = max(values, key=lambda label: mean(values[label])), {}
+        if not differs and all(record['right'] for found in models.values() for record in found):
+            samples = resampled({label: [record['right'] for record in found]
+                                 for label, found in models.items()})
+        leading = set() if differs else not_worse(samples, best) | {best}
+        for label, found in models.items():
+            first, middle = found[0], mean(values[label])
+            rows.append(dict(
+                task=task, model=label, metric=first['metric'], mean=middle,
+                std=stdev(values[label]) if len(found) > 1 else None,
+                interval=interval(samples[label]) if samples else None,
+                leads=label in leading, differs=differs, chance=first['chance'],
+                published=first['published'], source=first['source'] if first['published'] else '',
+                difference=None if first['published'] is None else middle - first['published'],
+                values=values[label], seeds=[record['identity']['seed'] for record in found],
+                seconds=sum(record['seconds'] for record in found), command=first['command']))
     return rows
 
 
-def table(rows: Sequence[dict], models: Sequence[str]) -> list[list[str]]:
-    """Models in rows, tasks in columns; the best of each between stars, published numbers in brackets."""
+def difference(same: dict[str, dict]) -> str:
+    """In what models differ that should not, by their labels; '' where in nothing."""
+    told = []
+    for key in dict.fromkeys(key for settings in same.values() for key in settings):
+        values = {label: str(settings.get(key)) for label, settings in same.items()}
+        if len(set(values.values())) > 1:
+            told.append(f'{key}: ' + ', '.join(f'{label} {value}' for label, value in values.items()))
+    return '; '.join(told)
+
+
+def cell_text(row: dict | None) -> str:
+    """A row's number, with its deviation and interval; between stars where it leads."""
+    if row is None:
+        return '–'
+    text = f'{row["mean"]:.1f}' + (f' ± {row["std"]:.1f}' if row['std'] is not None else '')
+    text = f'**{text}**' if row['leads'] else text
+    return text + (' [{:.1f}, {:.1f}]'.format(*row['interval']) if row['interval'] else '')
+
+
+def table(rows: Sequence[dict]) -> list[list[str]]:
+    """Tasks in columns; chance, the models, and what is published of them in rows."""
     tasks = list(dict.fromkeys(row['task'] for row in rows))
-    by_place = {(row['model'], row['task']): row for row in rows}
-    best = {task: max(row['mean'] for row in rows if row['task'] == task) for task in tasks}
-    lines = [['', *tasks]]
+    place = {(row['model'], row['task']): row for row in rows}
+    models = list(dict.fromkeys(row['model'] for row in rows))
+    chance = {row['task']: row['chance'] for row in rows if row['chance'] is not None}
+    lines = [['', *(task + ' †' * bool(place_of(rows, task)['differs']) for task in tasks)]]
+    if chance:
+        lines.append(['chance', *(f'{chance[task]:.1f}' if task in chance else '–' for task in tasks)])
     for model in models:
-        cells = []
-        for task in tasks:
-            row = by_place.get((model, task))
-            if row is None:
-                cells.append('–')
-                continue
-            text = f'{row["mean"]:.1f}' + (f' ± {row["std"]:.1f}' if row['std'] is not None else '')
-            text = f'**{text}**' if row['mean'] == best[task] else text
-            cells.append(text + (f' ({row["published"]:.1f})' if row['published'] is not None else ''))
-        lines.append([model, *cells])
+        lines.append([model, *(cell_text(place.get((model, task))) for task in tasks)])
+        known = {task: row for task in tasks if (row := place.get((model, task))) and row['source']}
+        if known:
+            lines.append([f'{model}, published (ours − it)', *(
+                '{published:.1f} ({difference:+.1f})'.format(**known[task]) if task in known else '–'
+                for task in tasks)])
     return lines
 
 
-def markdown(rows: Sequence[dict], models: Sequence[str]) -> str:
-    """The ``table`` as text."""
-    head, *lines = table(rows, models)
-    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in (head, ['---'] * len(head), *lines)) + '\n'
+def place_of(rows: Sequence[dict], task: str) -> dict:
+    """The first row of a task."""
+    return next(row for row in rows if row['task'] == task)
 
 
-def write(rows: Sequence[dict], models: Sequence[str], out: Path) -> None:
-    """Write ``results.json``, ``results.csv``, ``results.md`` and ``report.html``."""
-    write_atomically(json.dumps(rows, indent=1).encode(), out / 'results.json')
-    text = io.StringIO()
-    names = ('task', 'model', 'metric', 'mean', 'std', 'published', 'difference', 'source', 'command')
+def notes(rows: Sequence[dict]) -> list[str]:
+    """What a reader of the table has to know: sources, and why models of a task are not ranked."""
+    told = [f'† {row["task"]} is not ranked: the models differ in {row["differs"]}'
+            for row in rows if row['differs'] and row is place_of(rows, row['task'])]
+    sources = dict.fromkeys(row['source'] for row in rows if row['source'])
+    return told + ([f'Published: {", ".join(sources)}'] if sources else [])
+
+
+def markdown(rows: Sequence[dict]) -> str:
+    """The ``table`` and its ``notes`` as text."""
+    head, *lines = table(rows)
+    body = '\n'.join('| ' + ' | '.join(line) + ' |' for line in (head, ['---'] * len(head), *lines))
+    return '\n\n'.join([body, *notes(rows)]) + '\n'
+
+
+def latex(rows: Sequence[dict]) -> str:
+    """The ``table`` for a paper, with the rules of the booktabs package."""
+    def escape(text):
+        bold = text.startswith('**')
+        for char in '&%#_':
+            text = text.replace(char, f'\\{char}')
+        text = text.replace('±', '$\\pm$').replace('†', '$\\dagger$').replace('−', '$-$')
+        if bold:
+            _, strong, rest = text.split('**')
+            text = f'\\textbf{{{strong}}}{rest}'
+        return text.replace('–', '--')
+
+    head, *lines = [' & '.join(map(escape, line)) + r' \\' for line in table(rows)]
+    width = len(dict.fromkeys(row['task'] for row in rows))
+    return '\n'.join([*(f'% {note}' for note in notes(rows)), f'\\begin{{tabular}}{{l{"r" * width}}}',
+                      r'\toprule', head, r'\midrule', *lines, r'\bottomrule', r'\end{tabular}', ''])
+
+
+def write_tables(records: Sequence[dict], out: Path) -> list[dict]:
+    """Write results.json, .csv, .md and .tex; return the rows."""
+    rows, text = summarise(records), io.StringIO()
+    content = dict(rows=rows, records=list(records))
+    write_atomically(json.dumps(content, indent=1).encode(), out / RESULTS)
+    names = ('task', 'model', 'metric', 'mean', 'std', 'interval', 'leads', 'chance', 'published',
+             'difference', 'source', 'seconds', 'command')
     lines = csv.DictWriter(text, names, extrasaction='ignore')
     lines.writeheader()
     lines.writerows(rows)
-    write_atomically(text.getvalue().encode(), out / 'results.csv')
-    write_atomically(markdown(rows, models).encode(), out / 'results.md')
-    plain = [[cell.replace('**', '') for cell in line] for line in table(rows, models)]
-    write_report(out / 'report.html', 'Encoders in the same tasks', LEAD, [
-        Section('Results', RESULTS, plain),
-        Section('What was decided', DECIDED, [['', 'task', 'choices'], *(
-            [row['model'], row['task'], json.dumps(row['choices'])] for row in rows)]),
-        Section('Do it again', 'In the root of the repository, with its environment active:',
-                code='\n'.join(f'# {row["model"]}, {row["task"]}: {sum(row["seconds"]):.0f} s\n'
-                               + row['command'] for row in rows))])
+    for name, written in ((RESULTS.replace('json', 'csv'), text.getvalue()),
+                          (RESULTS.replace('json', 'md'), markdown(rows)),
+                          (RESULTS.replace('json', 'tex'), latex(rows))):
+        write_atomically(written.encode(), out / name)
+    return rows

@@ -8,7 +8,7 @@ from mmengine.dist import get_dist_info
 from torch import Tensor
 
 from cae_mm.engine.precision import exact_float32
-from cae_mm.evaluation.accuracy import ranking_size, top_accuracy
+from cae_mm.evaluation.accuracy import as_digits, ranking_size, top_accuracy
 from cae_mm.evaluation.progress import progress_bar
 from cae_mm.evaluation.ranks import gather
 
@@ -97,16 +97,21 @@ def knn_predict(*args, **kwargs) -> dict[int, Tensor]:
 
 
 def knn_accuracy(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor],
-                 k: int | Sequence[int] = (10, 20), **kwargs) -> dict[str, float]:
+                 k: int | Sequence[int] = (10, 20), right: dict[str, str] | None = None,
+                 **kwargs) -> dict[str, float]:
     """Accuracies in percent of :func:`knn_ranking`, as ``{'knn/top1_k10': ...}``.
 
     Args:
         train, val (tuple[Tensor, Tensor]): features (n, C) and labels (n,).
+        right (dict, optional): is given the digits of each top-1 accuracy, see ``as_digits``.
         k, **kwargs: see :func:`knn_ranking`.
 
     Returns:
         dict[str, float]: ``knn/top1_k10`` and, with more than 5 classes, ``knn/top5_k10``.
     """
-    return {f'knn/top{n}_k{k}': value
-            for k, ranking in knn_ranking(*train, val[0], k, **kwargs).items()
-            for n, value in top_accuracy(ranking, val[1].cpu()).items()}
+    labels, results = val[1].cpu(), {}
+    for number, ranking in knn_ranking(*train, val[0], k, **kwargs).items():
+        results |= {f'knn/top{n}_k{number}': value for n, value in top_accuracy(ranking, labels).items()}
+        if right is not None:
+            right[f'knn/top1_k{number}'] = as_digits(ranking[:, 0] == labels)
+    return results

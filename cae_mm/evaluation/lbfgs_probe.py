@@ -8,7 +8,7 @@ from mmengine.dist import all_reduce, broadcast, get_dist_info, is_main_process
 from torch import Tensor
 
 from cae_mm.engine.precision import exact_float32
-from cae_mm.evaluation.accuracy import ranking_size, top_accuracy
+from cae_mm.evaluation.accuracy import as_digits, ranking_size, top_accuracy
 from cae_mm.evaluation.progress import progress_bar
 from cae_mm.evaluation.ranks import gather
 
@@ -78,20 +78,25 @@ def fit(features: Tensor, labels: Tensor, num_classes: int, penalty: float,
     return weight.detach()
 
 
-def accuracies(weight: Tensor, features: Tensor, labels: Tensor) -> dict[int, float]:
-    """Top-1 and, with more than 5 classes, top-5 accuracy in percent, on the images of all ranks."""
+def rank_images(weight: Tensor, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The (n, 1 or 5) most likely labels and the true ones of all ranks' images, on the CPU.
+
+    The images are in the order from which the ranks take every world_size-th.
+    """
     size = ranking_size(weight.shape[1])
     ranking = torch.cat([labels.new_empty(0, size), *(
         logits.topk(size).indices for logits, _ in logit_chunks(weight, features))])
-    parts = zip(*gather((ranking.cpu().numpy(), labels.cpu().numpy())), strict=True)
-    return top_accuracy(*(torch.from_numpy(np.concatenate(part)) for part in parts))
+    parts = gather((ranking.cpu().numpy(), labels.cpu().numpy()))
+    order = np.argsort(np.concatenate([
+        np.arange(len(found)) * len(parts) + rank for rank, (_, found) in enumerate(parts)]))
+    return tuple(torch.from_numpy(np.concatenate(part)[order]) for part in zip(*parts, strict=True))
 
 
 @exact_float32()
 def lbfgs_probe(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor],
                 device: str | torch.device | None = None, held_out: float = 0.2,
                 penalties: Sequence[float] = PENALTIES,
-                progress: bool = False) -> dict[str, float]:
+                progress: bool = False, right: dict[str, str] | None = None) -> dict[str, float]:
     """Fit a linear classifier on frozen features and measure it.
 
     Features are standardised by the training set. The penalty is the best of ``penalties`` on a
@@ -105,6 +110,7 @@ def lbfgs_probe(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor],
         held_out (float): share of the training images that choose the penalty.
         penalties (Sequence[float]): candidates, tried from strong to weak.
         progress (bool): tell how far it is.
+        right (dict, optional): is given the digits of ``linear/top1``, see ``as_digits``.
 
     Returns:
         dict[str, float]: ``linear/top1`` and, with more than 5 classes, ``linear/top5`` in percent;
@@ -142,12 +148,15 @@ def lbfgs_probe(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor],
         for penalty in penalties:
             weight = fit(features[num_out:], labels[num_out:], num_classes, penalty, weight)
             weights[penalty] = weight
-            scores[penalty] = accuracies(weight, features[:num_out], labels[:num_out])[1]
+            scores[penalty] = top_accuracy(*rank_images(weight, features[:num_out], labels[:num_out]))[1]
             bar.update()
         best = max(scores, key=scores.get)
         weight = fit(features, labels, num_classes, best, weights[best])
         bar.update()
     rows = torch.arange(rank, len(val[1]), world_size)
-    found = accuracies(weight, *standardised(*val, rows))
-    return ({f'linear/top{n}': value for n, value in found.items()} | {'linear/penalty': best}
+    ranking, truth = rank_images(weight, *standardised(*val, rows))
+    if right is not None:
+        right['linear/top1'] = as_digits(ranking[:, 0] == truth)
+    return ({f'linear/top{n}': value for n, value in top_accuracy(ranking, truth).items()}
+            | {'linear/penalty': best}
             | {f'linear/held_out_{penalty}': score for penalty, score in scores.items()})

@@ -179,7 +179,8 @@ def extract_splits(backbone: nn.Module, preprocess: nn.Module, loaders: dict[str
 def measure(backbone: nn.Module, preprocess: nn.Module, loaders: dict[str, DataLoader],
             feature: str = 'avg', k: Sequence[int] = (10, 20), probe: bool = False,
             progress: bool = True, amp: bool = False, features: str | Path | None = None,
-            penalties: Sequence[float] = PENALTIES) -> dict[str, float]:
+            penalties: Sequence[float] = PENALTIES,
+            right: dict[str, str] | None = None) -> dict[str, float]:
     """Accuracies in percent of k-NN and, if asked, of the quick linear probe, by all ranks together.
 
     Args:
@@ -187,6 +188,7 @@ def measure(backbone: nn.Module, preprocess: nn.Module, loaders: dict[str, DataL
         k (Sequence[int]): numbers of neighbours; empty leaves k-NN out.
         probe (bool): fit a linear probe too.
         penalties (Sequence[float]): of the linear probe.
+        right (dict, optional): is given a digit for each image and top-1 accuracy, see ``as_digits``.
         backbone, preprocess, feature, progress, amp, features: see ``extract_splits``.
 
     Returns:
@@ -198,9 +200,10 @@ def measure(backbone: nn.Module, preprocess: nn.Module, loaders: dict[str, DataL
     with together():
         splits = extract_splits(backbone, preprocess, loaders, feature, progress, amp, features)
         device = next(backbone.parameters()).device
-        results = knn_accuracy(**splits, k=k, device=device, progress=progress) if k else {}
+        settings = dict(device=device, progress=progress, right=right)
+        results = knn_accuracy(**splits, k=k, **settings) if k else {}
         if probe:
-            results |= lbfgs_probe(**splits, device=device, penalties=penalties, progress=progress)
+            results |= lbfgs_probe(**splits, penalties=penalties, **settings)
     return results
 
 
@@ -239,8 +242,9 @@ def run(args: argparse.Namespace, k: Sequence[int] = (), probe: bool = False) ->
     encoder = load_encoder(read_config(args), args.checkpoint, seed=args.seed, img_size=args.img_size)
     loaders = prepare(encoder[0], args.data, args.feature, k, batch_size=args.batch_size,
                       num_workers=args.num_workers)
+    right = {}
     results = measure(*encoder, loaders, args.feature, k, probe, amp=args.amp, features=args.features,
-                      penalties=penalties)
+                      penalties=penalties, right=right)
     if not is_main_process():
         return
     for name, value in results.items():
@@ -248,4 +252,4 @@ def run(args: argparse.Namespace, k: Sequence[int] = (), probe: bool = False) ->
     if probe and 0 < results['linear/penalty'] == min(penalties) < max(penalties):
         print('The weakest penalty is the best on held-out images: try --penalties with weaker ones.')
     if args.out:
-        write_atomically(json.dumps(results, indent=1).encode(), args.out)
+        write_atomically(json.dumps(dict(results, right=right), indent=1).encode(), args.out)

@@ -4,6 +4,7 @@ encoder = 'configs/pretrain/cae_vitt_demo.py'
 tasks = dict(
     knn=dict(run='tools/knn.py', data='imagenet', metric='knn/top1_k10', options=['--k', '10']),
     linear_quick=dict(run='tools/linear_probe.py', data='imagenet', metric='linear/top1'),
+    attentive=dict(run='configs/cls/attentive_cae_vitt_demo.py', data='imagenet', metric='accuracy/top1'),
     finetune=dict(run='configs/cls/finetune_cae_vitt_demo.py', data='imagenet', metric='accuracy/top1'),
     mask_rcnn=dict(run='configs/det/mask_rcnn_cae_vitt_demo.py', data='coco', metric='coco/bbox_mAP',
                    percent=100.),

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 SUITE = """
@@ -41,9 +42,9 @@ def bench(tmp_path, run_tool):
     (tmp_path / 'toy.py').write_text(CONFIG.format(root=ROOT))
     (tmp_path / 'suite.py').write_text(SUITE.format(folder=tmp_path))
 
-    def call(*arguments, code=0):
-        ended = run_tool('benchmark.py', tmp_path / 'suite.py', '--imagenet', tmp_path / 'data',
-                         '--gpus', 0, '--out', tmp_path / 'bench', *arguments)
+    def call(*arguments, code=0, suite=True, out='bench'):
+        given = [tmp_path / 'suite.py', '--imagenet', tmp_path / 'data', '--gpus', 0] if suite else []
+        ended = run_tool('benchmark.py', *given, '--out', tmp_path / out, *arguments)
         assert ended.returncode == code, ended.stderr
         return ended
     return call
@@ -52,7 +53,8 @@ def bench(tmp_path, run_tool):
 def test_from_end_to_end(bench, tmp_path):
     models = '--models', 'random=none'
     printed = bench(*models, '--dry-run').stdout.splitlines()
-    planned = [line for line in printed if line.startswith('python')]  # a library prints at its import
+    planned = [line for line in printed if line.startswith('python')]
+    assert sum(line.startswith('# random, ') for line in printed) == 3 and '0.1 TFLOP/s' in printed[-1]
     assert len(planned) == 3 and planned[0].startswith('python tools/knn.py')
     assert not (tmp_path / 'bench').exists()
     first = bench(*models, code=1)
@@ -61,12 +63,31 @@ def test_from_end_to_end(bench, tmp_path):
         'cae_mm: 1 of 3 cells failed; the same command tries them again')
     for line in planned:
         assert line in first.stdout
-    rows = json.loads((tmp_path / 'bench/results.json').read_text())
+    content = json.loads((tmp_path / 'bench/results.json').read_text())
+    rows, [knn, finetune] = content['rows'], content['records']
+    for record in (knn, finetune):
+        assert record['value'] == 100 * record['right'].count('1') / len(record['right'])
+        assert len(record['right']) == 8 and record['chance'] == 50 and record['commit']
+    assert finetune['curves']['loss'][0] == [2] and finetune['cost']['parameters'] > 0
     assert [row['task'] for row in rows] == ['knn', 'finetune'] and rows[0]['published'] == 50
     assert rows[0]['difference'] == rows[0]['mean'] - 50 and rows[0]['command'] in planned
     with open(tmp_path / 'bench/results.csv') as file:
         assert [float(row['mean']) for row in csv.DictReader(file)] == [row['mean'] for row in rows]
     again = bench(*models, '--tasks', 'knn', 'finetune')
     assert again.stdout.count('done on') == 2
-    assert json.loads((tmp_path / 'bench/results.json').read_text()) == rows
-    assert f'| random | **{rows[0]["mean"]:.1f}** (50.0) |' in (tmp_path / 'bench/results.md').read_text()
+    assert json.loads((tmp_path / 'bench/results.json').read_text()) == content
+    table = (tmp_path / 'bench/results.md').read_text()
+    assert f'| random | **{rows[0]["mean"]:.1f}** [' in table and '| chance | 50.0 | 50.0 |' in table
+    assert f'| random, published (ours − it) | 50.0 ({rows[0]["difference"]:+.1f}) | – |' in table
+    html = (tmp_path / 'bench/report.html').read_text()
+    assert html.count('data:image/png') == 3 and planned[0] in html  # losses, patches, attention
+    both = bench('--merge', tmp_path / 'bench', tmp_path / 'bench', suite=False, out='both')
+    assert f'**{rows[0]["mean"]:.1f}** [' in both.stdout
+    assert json.loads((tmp_path / 'both/results.json').read_text()) == content
+
+
+def test_weights_of_another_model_are_refused_first(bench, tmp_path):
+    torch.save(dict(a=torch.ones(2)), tmp_path / 'other.pth')
+    told = bench('--models', f'mine={tmp_path / "other.pth"}', code=2).stderr.splitlines()[-1]
+    assert told.startswith(f'cae_mm: --models mine={tmp_path / "other.pth"}: ')
+    assert not (tmp_path / 'bench/cells').exists()

@@ -50,6 +50,6 @@ val_dataloader = dict(
     persistent_workers=True,
     pin_memory=True,
 )
-val_evaluator = dict(type='Accuracy', topk=(1, 5))
+val_evaluator = dict(type='RecordedAccuracy', topk=(1, 5))
 val_cfg = dict()
 test_dataloader, test_evaluator, test_cfg = val_dataloader, val_evaluator, val_cfg
