@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from terminal import NATURAL, Parser, number, run
+from terminal import NATURAL, POSITIVE, Parser, number, run
 
 DATA = 'imagenet', 'coco', 'ade20k'
 
@@ -31,6 +31,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--gpus', type=NATURAL, default=None, help='default: all of this machine')
     parser.add_argument('--slurm', metavar='PARTITION', help='run each cell as a job of Slurm, with --gpus '
                         'of a node (needs submitit: pip install "cae-mm[slurm]")')
+    parser.add_argument('--sweep', action='store_true', help='for each model and training, choose the '
+                        'learning rate out of three, by images held out of training')
+    parser.add_argument('--limit', type=POSITIVE, metavar='IMAGES', help='try everything, with the first '
+                        'images of each part, one epoch or four iterations')
     parser.add_argument('--out', type=Path, default=Path('bench'), help='folder to write')
     parser.add_argument('--merge', type=Path, nargs='+', metavar='DIR',
                         help='one table of finished benchmarks: folders that were an --out')
@@ -47,8 +51,9 @@ def progress(line: str) -> None:
         print('     ' + line.split('INFO - ')[-1].split('grad_norm')[0].strip(), flush=True)
 
 
-def plan(cells: list, rate: float) -> None:
+def plan(cells: list, rate: float, sweep: bool) -> None:
     """Print all commands with the hours that their operations would take, of those shared once."""
+    from cae_mm.benchmark.subsets import rates
     total, extracted = 0, set()
     for cell in cells:
         hours = cell.operations / rate / 1e12 / 3600
@@ -56,12 +61,36 @@ def plan(cells: list, rate: float) -> None:
             shared = cell.model.label, cell.task.data, cell.seed if cell.model.is_random else 0
             hours *= shared not in extracted
             extracted.add(shared)
+        elif sweep and cell.seed == cells[0].seed:
+            print(f'# first, on images held out of training: {", ".join(rates(cell))}')
+            hours *= 1 + len(rates(cell))
         total += hours
         print(f'# {cell.model.label}, {cell.task.name}, seed {cell.seed}: about {hours:.3g} hours of a '
               f'device\n{cell.shell()}')
     devices = max(1, cells[0].gpus)
     print(f'# {len(cells)} cells: about {total:.3g} hours of a device, {total / devices:.3g} on {devices} '
           f'at {rate:g} TFLOP/s each, without loading and the evaluations of trainings')
+
+
+def tune(cells: list, slurm: str | None) -> list:
+    """The cells, each training with the best of three learning rates of its model's first seed."""
+    from dataclasses import replace
+
+    from cae_mm.benchmark.subsets import candidates
+    chosen = {}
+    for cell in cells:
+        place = cell.task.name, cell.model.label
+        if not cell.task.trains or place in chosen:
+            continue
+        tried = candidates(cell)
+        work(tried, slurm)
+        found = {each.extra: record['value'] for each in tried if (record := each.record())}
+        if not found:
+            raise RuntimeError(f'no rate led to a number: {cell.model.label}, {cell.task.name}')
+        chosen[place] = max(found, key=found.get)
+        print(f'   chosen: {" ".join(chosen[place])}')
+    return [replace(cell, extra=chosen.get((cell.task.name, cell.model.label), cell.extra))
+            for cell in cells]
 
 
 def work(cells: list, slurm: str | None) -> list:
@@ -120,6 +149,7 @@ def main() -> None:
 
     from cae_mm.benchmark import cells_of, choose, merge, parse_model, read_suite
     from cae_mm.benchmark.cost import RATES
+    from cae_mm.benchmark.subsets import limited
     from cae_mm.engine import work_dir
     out = args.out.resolve()
     if args.merge:
@@ -142,10 +172,15 @@ def main() -> None:
     gpus = torch.cuda.device_count() if args.gpus is None else args.gpus
     cells = cells_of(suite, models, tasks, args.seeds, data, out, gpus)
     if args.dry_run:
-        return plan(cells, args.tflops or RATES['gpu' if gpus else 'cpu'])
+        return plan(cells, args.tflops or RATES['gpu' if gpus else 'cpu'], args.sweep)
     work_dir.lock(out)
     for cell in {cell.model.label: cell for cell in cells}.values():
         cell.check_weights()
+    if args.limit:
+        cells = limited(cells, args.limit)
+        out = cells[0].out
+    if args.sweep:
+        cells = tune(cells, args.slurm)
     failed = work(cells, args.slurm)
     records = [record for cell in cells if (record := cell.record())]
     if records:

@@ -50,6 +50,7 @@ class Cell:
         data (Data): of the task.
         out (Path): folder of the benchmark.
         gpus (int): of this machine; 0 is its CPU.
+        extra (tuple[str, ...]): options of a training beside those of the task.
     """
 
     suite: Suite
@@ -59,11 +60,13 @@ class Cell:
     data: Data
     out: Path
     gpus: int = 0
+    extra: tuple[str, ...] = ()
 
     @cached_property
     def options(self) -> list[str]:
         """Those of the task, for these data."""
-        return [text.format(data=self.data.folder, classes=self.data.classes) for text in self.task.options]
+        return [*(text.format(data=self.data.folder, classes=self.data.classes)
+                  for text in self.task.options), *self.extra]
 
     @cached_property
     def config(self) -> Config | None:

@@ -1,4 +1,4 @@
-# Small pictures on a CPU: a labelled folder, and pictures with label maps in ADE20K's layout.
+# Small pictures on a CPU: a labelled folder, and pictures in the layouts of COCO and ADE20K, at any size.
 #   tools/benchmark.py configs/benchmark/small.py --models cae=CKPT random=none --imagenet DIR
 encoder = 'configs/pretrain/cae_vitt_eurosat.py'
 
@@ -9,5 +9,7 @@ tasks = dict(
                    options=['num_classes={classes}']),
     finetune=dict(run='configs/cls/finetune_cae_vitt_eurosat.py', data='imagenet', metric='accuracy/top1',
                   options=['num_classes={classes}']),
-    upernet=dict(run='configs/seg/upernet_cae_vitt_camvid.py', data='ade20k', metric='mIoU',
+    mask_rcnn=dict(run='configs/det/mask_rcnn_cae_vitt_small.py', data='coco', metric='coco/bbox_mAP',
+                   percent=100.),
+    upernet=dict(run='configs/seg/upernet_cae_vitt_small.py', data='ade20k', metric='mIoU',
                  options=['classes={data}/classes.txt']))
