@@ -136,13 +136,13 @@ def toy_config(tmp_path):
 def run_tool(tmp_path):
     """A function that runs a file of tools/ as a command and returns the finished process."""
 
-    def run(tool, *arguments, **environment):
+    def run(tool, *arguments, seconds=300, **environment):
         command = [sys.executable] if tool.endswith('.py') else ['bash']
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])
         python_path = os.pathsep.join([str(ROOT), str(tmp_path)])
         return subprocess.run(
             [*command, str(ROOT / 'tools' / tool), *map(str, arguments)], text=True, cwd=tmp_path,
-            capture_output=True, timeout=300, env={
+            capture_output=True, timeout=seconds, env={
                 **os.environ, 'PATH': path, 'PYTHONPATH': python_path, 'OMP_NUM_THREADS': '1',
                 'CUDA_VISIBLE_DEVICES': '', 'PYTHON': sys.executable, **environment})
 

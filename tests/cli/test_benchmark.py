@@ -1,6 +1,7 @@
 """A benchmark at toy size, as a person calls it: with a failure, and called again."""
 import csv
 import json
+import subprocess
 
 import numpy as np
 import pytest
@@ -42,9 +43,10 @@ def bench(tmp_path, run_tool):
     (tmp_path / 'toy.py').write_text(CONFIG.format(root=ROOT))
     (tmp_path / 'suite.py').write_text(SUITE.format(folder=tmp_path))
 
-    def call(*arguments, code=0, suite=True, out='bench'):
+    def call(*arguments, code=0, suite=True, out='bench', seconds=600):
         given = [tmp_path / 'suite.py', '--imagenet', tmp_path / 'data', '--gpus', 0] if suite else []
-        ended = run_tool('benchmark.py', *given, '--out', tmp_path / out, *arguments)
+        ended = run_tool('benchmark.py', *given, '--out', tmp_path / out, *arguments,
+                         seconds=seconds)
         assert ended.returncode == code, ended.stderr
         return ended
     return call
@@ -91,3 +93,34 @@ def test_weights_of_another_model_are_refused_first(bench, tmp_path):
     told = bench('--models', f'mine={tmp_path / "other.pth"}', code=2).stderr.splitlines()[-1]
     assert told.startswith(f'cae_mm: --models mine={tmp_path / "other.pth"}: ')
     assert not (tmp_path / 'bench/cells').exists()
+
+
+@pytest.mark.slow
+def test_a_rate_is_chosen_on_images_held_out(bench, tmp_path):
+    """All at once with --limit: three rates on held-out images, then one training with the best."""
+    told = bench('--models', 'random=none', '--tasks', 'knn', 'finetune', '--limit', 8, '--sweep').stdout
+    assert told.count('optim_wrapper.optimizer.lr=') == 5 and told.count('   chosen: ') == 1
+    chosen = told.split('   chosen: ')[1].splitlines()[0]
+    folder = tmp_path / 'bench/limited'
+    [record] = [each for each in json.loads((folder / 'results.json').read_text())['records']
+                if each['task'] == 'finetune']
+    assert chosen in record['command'] and 'train_cfg.max_epochs=1' in record['command']
+    tried = [json.loads(path.read_text()) for path in folder.glob('sweep/cells/*/*/*/record.json')]
+    assert len(tried) == 3 and {each['same']['data'] for each in tried} != {record['same']['data']}
+    best = max(tried, key=lambda each: each['value'])
+    assert any(chosen in each['command'] and each['value'] == best['value'] for each in tried)
+
+
+@pytest.mark.slow
+def test_killed_at_three_moments(bench, tmp_path):
+    """SIGKILL while it trains or measures; called again, it has the numbers of one that was not killed."""
+    models = '--models', 'random=none', 'other=none', '--tasks', 'knn', 'finetune', '--seeds', '0', '1'
+    bench(*models, out='whole')
+    for number in (1, 2, 3):
+        with pytest.raises(subprocess.TimeoutExpired):  # which kills it
+            bench(*models, seconds=25 * number)
+    bench(*models)
+    found = [{(each['model'], each['task'], each['identity']['seed']): (each['value'], each['curves'])
+              for each in json.loads((tmp_path / out / 'results.json').read_text())['records']}
+             for out in ('whole', 'bench')]
+    assert found[0] == found[1] and len(found[0]) == 8
