@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cae_mm.atomic import write_atomically
-from cae_mm.engine.commands import run_command
+from cae_mm.engine.commands import run_command, show_progress
 from cae_mm.visualization import Section
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,8 +48,7 @@ class Step:
 
         def show(line):
             lines.append(line)
-            if 'INFO - Epoch(' in line or 'INFO - Iter(' in line:
-                print('   ' + line.split('INFO - ')[-1].split('grad_norm')[0].strip(), flush=True)
+            show_progress(line)
 
         failed = run_command([sys.executable, '-W', 'ignore', *command], log, ROOT, show)
         if self.keep_output and not failed:

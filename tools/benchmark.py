@@ -45,12 +45,6 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def progress(line: str) -> None:
-    """Show where a training is."""
-    if 'INFO - Epoch(' in line or 'INFO - Iter(' in line:
-        print('     ' + line.split('INFO - ')[-1].split('grad_norm')[0].strip(), flush=True)
-
-
 def plan(cells: list, rate: float, sweep: bool) -> None:
     """Print all commands with the hours that their operations would take, of those shared once."""
     from cae_mm.benchmark.subsets import rates
@@ -96,6 +90,7 @@ def tune(cells: list, slurm: str | None) -> list:
 def work(cells: list, slurm: str | None) -> list:
     """Run what is not done; return the cells that failed."""
     from cae_mm.benchmark.slurm import submit
+    from cae_mm.engine.commands import show_progress
     left = [cell for cell in cells if not cell.record()]
     jobs = submit(left, slurm, cells[0].out / 'slurm') if slurm and left else {}
     failed, start, done = [], time.monotonic(), 0
@@ -109,7 +104,7 @@ def work(cells: list, slurm: str | None) -> list:
             print(f'   done on {record["date"]}')
             continue
         try:
-            record = jobs[cell].result() if jobs else cell.run(progress)
+            record = jobs[cell].result() if jobs else cell.run(show_progress)
             print(f'   {cell.task.metric} {record["value"]:.2f}, {record["seconds"]:.0f} s')
         except RuntimeError as error:
             failed.append(cell)

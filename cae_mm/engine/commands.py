@@ -57,6 +57,12 @@ def run_command(command: Sequence[str], log: Path, cwd: Path, show: Callable[[st
     return failed
 
 
+def show_progress(line: str) -> None:
+    """Of the output of a command, print where a training is."""
+    if 'INFO - Epoch(' in line or 'INFO - Iter(' in line:
+        print('   ' + line.split('INFO - ')[-1].split('grad_norm')[0].strip(), flush=True)
+
+
 def end_with(parent: int) -> None:
     """In a new process: let the kernel send it SIGTERM when its parent is gone, however that ended."""
     if LIBC:
