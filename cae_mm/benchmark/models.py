@@ -3,7 +3,10 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from cae_mm.engine.backbones import TIMM
+from cae_mm.models.timm_vit import TimmViT
 from cae_mm.models.vit import ENCODERS
 
 HOW = ('write LABEL=FILE for a checkpoint of the suite\'s own encoder, LABEL=cae_vits:FILE for another of '
@@ -44,7 +47,7 @@ def parse_model(text: str) -> Model:
     """A model from LABEL=[ENCODER:]FILE.
 
     Raises:
-        ValueError: for another form.
+        ValueError: for another form, or a model that timm does not have.
         FileNotFoundError: when there is no such file.
     """
     label, equals, what = text.partition('=')
@@ -53,6 +56,8 @@ def parse_model(text: str) -> Model:
     if what.startswith(TIMM):
         name, _, weights = what.removeprefix(TIMM).partition(':')
         encoder = TIMM + name
+        with torch.device('meta'):
+            TimmViT(name, out_type='raw')
     elif what.partition(':')[0] in ENCODERS:
         encoder, _, weights = what.partition(':')
     else:

@@ -44,6 +44,7 @@ def test_models_of_each_form(tmp_path, models):
     ('a.pth', ValueError, 'write LABEL=FILE'), ('=a.pth', ValueError, 'write LABEL=FILE'),
     ('../a=none', ValueError, 'write LABEL=FILE'),
     ('a=timm:vit_tiny_patch16_224', ValueError, 'no weights'),
+    ('a=timm:vit_tiny_patch16_225:none', ValueError, 'do you mean vit_tiny_patch16_224'),
     ('a=cae_vits:', ValueError, 'no weights'), ('a=b.pth', FileNotFoundError, 'no file b.pth')])
 def test_wrong_models(text, error, problem):
     with pytest.raises(error, match=problem):

@@ -8,7 +8,7 @@ import pytest
 
 from .toys import ROOT
 
-CASES = dict(kills=12, checkpoints=60, images=40, options=40, disk=12)
+CASES = dict(kills=8, checkpoints=60, images=40, options=40, disk=12)
 
 
 @pytest.fixture(scope='session')

@@ -33,6 +33,7 @@ def losses(work):
     return found
 
 
+@pytest.mark.slow
 def test_resume_after_a_kill(toy_config, run_tool, call_tool, tmp_path):
     """Killed within an epoch while it saved, resumed with workers, interrupted and resumed again, as if
     it had not been."""

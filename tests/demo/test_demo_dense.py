@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from cae_mm.models import CAEViT
@@ -19,6 +20,7 @@ def demo(out):
         cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_from_end_to_end(tmp_path):
     # What the steps of demo.py leave behind.
     make_demo_data(tmp_path / 'data', num_scenes=10, max_scans=8)
