@@ -86,8 +86,13 @@ def table(found: dict) -> str:
                      f'{part["peak"] / 2**30:.2f} GB | {part["seconds"] / part["cases"]:.2f} |')
     for name, part in found['parts'].items():
         for what in ('kinds', 'counts'):
-            counts = '; '.join(f'{key} {number:,}' for key, number in sorted(part[what].items()))
-            lines += ['', f'{name}, {what}: {counts}.'] if counts else []
+            counts = [f'{key} {number:,}' for key, number in sorted(part[what].items())]
+            totals = [text for text in counts if ':' not in text]
+            lines += ['', f'{name}, {what}: {"; ".join(totals)}.'] if totals else []
+            if len(totals) < len(counts):
+                detail = '; '.join(text for text in counts if ':' in text)
+                lines += ['', f'<details><summary>{name}, {what} in detail</summary>', '', f'{detail}.', '',
+                          '</details>']
     return '\n'.join(lines)
 
 
