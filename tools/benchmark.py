@@ -142,7 +142,7 @@ def main() -> None:
 
     import torch
 
-    from cae_mm.benchmark import cells_of, choose, merge, parse_model, read_suite
+    from cae_mm.benchmark import cells_of, choose, merge, parse_model, read_suite, with_reference
     from cae_mm.benchmark.cost import RATES
     from cae_mm.benchmark.subsets import limited
     from cae_mm.engine import work_dir
@@ -179,7 +179,8 @@ def main() -> None:
     failed = work(cells, args.slurm)
     records = [record for cell in cells if (record := cell.record())]
     if records:
-        report(cells, records, out)
+        known = Path(args.suite).parent / 'reference' / f'{suite.name}.json'
+        report(cells, with_reference(records, known), out)
     if failed:
         sys.exit(f'{len(failed)} of {len(cells)} cells failed; the same command tries them again')
 

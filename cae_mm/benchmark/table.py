@@ -48,6 +48,21 @@ def merge(folders: Sequence[Path]) -> list[dict]:
     return [record for record, _ in found.values()]
 
 
+def with_reference(records: Sequence[dict], path: Path) -> list[dict]:
+    """The records, and those that we measured of other models in the same tasks on the same data.
+
+    Args:
+        records (Sequence[dict]): of a benchmark.
+        path (Path): a ``results.json`` of ours, which need not be there.
+    """
+    if not path.is_file():
+        return list(records)
+    data = {record['task']: record['same']['data'] for record in records}
+    ours = json.loads(path.read_text())['records']
+    return [*records, *({**record, 'model': f'{record["model"]} (reference)'} for record in ours
+                        if record['same']['data'] == data.get(record['task']))]
+
+
 def summarise(records: Sequence[dict]) -> list[dict]:
     """A row for each task and model, the tasks in their order.
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from cae_mm.benchmark import markdown, merge, summarise, write_tables
+from cae_mm.benchmark import markdown, merge, summarise, with_reference, write_tables
 from cae_mm.benchmark.statistics import interval, not_worse, resampled
 from cae_mm.benchmark.table import latex, table
 
@@ -88,6 +88,17 @@ def test_written_forms(tmp_path):
     assert r'a\_b & \textbf{90.0} \\' in (tmp_path / 'results.tex').read_text()
     assert '| a_b | **90.0** |' in (tmp_path / 'results.md').read_text()
     assert latex(rows).count('&') == 3
+
+
+def test_reference_rows(tmp_path):
+    """Those of the same data stand beside one's own, and are ranked with them."""
+    write_tables([record('cae', 95), record('cae', 50, task='upernet'),
+                  record('mae', 80, task='linear', same=dict(data='other'))], tmp_path)
+    mine = [record('mine', 90), record('mine', 60, task='linear')]
+    rows = summarise(with_reference(mine, tmp_path / 'results.json'))
+    assert [(row['task'], row['model'], row['leads']) for row in rows] == [
+        ('knn', 'mine', False), ('knn', 'cae (reference)', True), ('linear', 'mine', True)]
+    assert with_reference(mine, tmp_path / 'none.json') == mine
 
 
 def test_two_benchmarks_in_one_table(tmp_path):
