@@ -70,3 +70,5 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--num-workers', type=NATURAL, default=0, help='processes that load images')
     parser.add_argument('--seed', type=NATURAL, default=0, help='of the random initialisation')
     parser.add_argument('--out', type=new_file(), help='also write the numbers to this json file')
+    parser.add_argument('--right', type=new_file(), help='write to this json file which images of val were '
+                        'right: for each top-1 accuracy a digit for each image, in their order')

@@ -167,7 +167,7 @@ class Cell:
             kept = self.out / 'features' / self.model.label / str(self.seed if self.model.is_random else 0)
             return [*tools, self.model.encoder or self.suite.encoder, self.model.weights,
                     '--data', str(self.data.folder), '--seed', str(self.seed), '--features', str(kept),
-                    '--out', str(self.folder / METRICS), *self.options]
+                    '--out', str(self.folder / METRICS), '--right', str(self.folder / RIGHT), *self.options]
         backbone = ['--backbone', self.model.encoder] if self.model.encoder else []
         settings = [f'randomness.seed={self.seed}',
                     f'train_cfg.val_interval={self.config.train_cfg.val_interval}']
@@ -240,7 +240,7 @@ class Cell:
             right = {'accuracy/top1': right.read_text()} if right.is_file() else {}
         else:
             found, curves = json.loads((self.folder / METRICS).read_text()), {}
-            right = found.pop('right')
+            right = json.loads((self.folder / RIGHT).read_text())
         if name not in found:
             raise RuntimeError(f'{self.folder}: there is no {name} among {", ".join(found)}')
         return dict(

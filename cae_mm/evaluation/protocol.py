@@ -252,4 +252,6 @@ def run(args: argparse.Namespace, k: Sequence[int] = (), probe: bool = False) ->
     if probe and 0 < results['linear/penalty'] == min(penalties) < max(penalties):
         print('The weakest penalty is the best on held-out images: try --penalties with weaker ones.')
     if args.out:
-        write_atomically(json.dumps(dict(results, right=right), indent=1).encode(), args.out)
+        write_atomically(json.dumps(results, indent=1).encode(), args.out)
+    if args.right:
+        write_atomically(json.dumps(right, indent=1).encode(), args.right)

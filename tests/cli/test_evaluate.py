@@ -73,11 +73,15 @@ def test_two_processes_measure_as_one(arguments, call_tool, run_tool, tmp_path, 
     options = [*arguments, '--k', 1, 5, '--linear-probe', '--penalties', 1e-2, '--batch-size', 16, '--out']
     call_tool('knn.py', *options, tmp_path / 'one.json')
     finished = run_tool('dist_run.sh', ROOT / 'tools/knn.py', 2, *options, tmp_path / 'two.json',
-                        '--features', tmp_path / 'features')
+                        '--features', tmp_path / 'features', '--right', tmp_path / 'right.json')
     assert finished.returncode == 0, finished.stderr
+    right = json.loads((tmp_path / 'right.json').read_text())
     one, two = (json.loads((tmp_path / f'{name}.json').read_text()) for name in ('one', 'two'))
     assert {name: value for name, value in two.items() if 'knn' in name} == {
         name: value for name, value in one.items() if 'knn' in name}
+    for name, digits in right.items():
+        assert two[name] == pytest.approx(100 * digits.count('1') / len(digits))
+    assert right.keys() == {'knn/top1_k1', 'knn/top1_k5', 'linear/top1'}
     assert two == pytest.approx(one, abs=100 / 12)  # of the probe, one of 12 held-out images
     assert finished.stdout.count('knn/top1_k5') == 1  # only the first process tells
 
