@@ -1,5 +1,5 @@
-# The demo's encoder on the demo's data, which make demo leaves in demo_out/data; trainings are shorter than in
-# their configs, so that three encoders take minutes.
+# The encoder and the data that make demo leaves in demo_out; trainings are shorter than in their configs,
+# so that three encoders take minutes.
 encoder = 'configs/pretrain/cae_vitt_demo.py'
 
 tasks = dict(
