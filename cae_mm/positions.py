@@ -79,9 +79,9 @@ def grid_of(table: Tensor) -> tuple[int, int]:
     return grid
 
 
-def resized(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """A position table (1, 1 + h * w, C) resized bicubically, the class token's row kept."""
-    return _interpolated(table, old, size=new)
+def resized(table: Tensor, old: tuple[int, int], new: tuple[int, int], mode: str = 'bicubic') -> Tensor:
+    """A position table (1, 1 + h * w, C) resized, the class token's row kept."""
+    return _interpolated(table, old, mode, size=new)
 
 
 def resize_positions(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
@@ -98,13 +98,13 @@ def resize_positions(table: Tensor, old: tuple[int, int], new: tuple[int, int]) 
     Returns:
         Tensor: (1, 1 + h * w, C).
     """
-    return _interpolated(table, old, scale_factor=tuple(
+    return _interpolated(table, old, 'bicubic', scale_factor=tuple(
         (side + 0.1) / size for side, size in zip(new, old, strict=True)))
 
 
-def _interpolated(table: Tensor, old: tuple[int, int], **how) -> Tensor:
+def _interpolated(table: Tensor, old: tuple[int, int], mode: str, **how) -> Tensor:
     patches = table[:, 1:].transpose(1, 2).unflatten(2, old).float()
-    patches = F.interpolate(patches, mode='bicubic', **how).to(table)
+    patches = F.interpolate(patches, mode=mode, **how).to(table)
     return torch.cat([table[:, :1], patches.flatten(2).transpose(1, 2)], dim=1)
 
 

@@ -11,6 +11,11 @@ OTHERS = ['vit_small_patch14_reg4_dinov2', 'vit_small_patch16_dinov3', 'vit_base
 WIDTHS = {'in_channels', 'feat_channels', 'out_channels', 'conv_out_channels', 'fc_out_channels'}
 
 
+def is_small(name: str) -> bool:
+    """Whether a config is for small data, and so not in the metafiles."""
+    return 'cae_vitt' in name or 'mae_vitt' in name
+
+
 def shrink(cfg: Config) -> None:
     """Make the networks of a config narrow and shallow, and the codes of its tokenizer few."""
     model = cfg.model.get('module', cfg.model)
@@ -28,6 +33,10 @@ def shrink(cfg: Config) -> None:
                 node.attn_dims = 22  # less than the width, as in the official code's 15 heads of 68
             if 'in_dims' in node:
                 node.in_dims = 24
+        elif kind == 'TokenDecoder':
+            node.embed_dims = 24
+        elif kind == 'TeacherFeatures':
+            node.update(allow_random=True, init_cfg=None)
         elif kind in ('DALLETokenizer', 'DiscreteVAE'):
             node.update(num_codes=16, hidden_dims=8)
             if 'head' in model:

@@ -44,6 +44,7 @@ from cae_mm.checkpoint.tables import (
 SHARED_TABLE = 'backbone.rel_pos_bias.relative_position_bias_table'
 SCALES = ('gamma_1', 'gamma_2')
 NORM = {'backbone.norm.weight', 'backbone.norm.bias'}
+REGRESSOR_NORM = {'neck.norm.weight', 'neck.norm.bias'}
 NORM_OF = {'token': "all tokens, as for our out_type='cls_token'",
            'mean': "the mean of the patch tokens, as for our out_type='avg_featmap'"}
 
@@ -166,6 +167,11 @@ def to_ours(state: dict[str, Tensor], layout: str, export: str = 'full',
     report.append(f'unexpected {len(left_out)}' + (f', left out: {some(left_out)}' if left_out else ''))
     if 'backbone.norm.weight' in ours and (pooling := pooling_of(state, layout)):
         report.append(f'{origin["backbone.norm.weight"]} normalises {NORM_OF[pooling]}')
+    if layout == 'official' and not any(name.startswith(('head.blocks.', COPIES[layout]))
+                                        for name in (*ours, *state)):
+        for name in REGRESSOR_NORM & ours.keys():
+            del ours[name]
+            report.append(f'{origin[name]} left out: CAE v2 has it without using it')
     _adapt(ours, layout, report)
     return ours
 
@@ -251,6 +257,14 @@ def from_ours(ours: dict[str, Tensor], target: str, pooling: str | None = None,
         for block in block_names(ours):
             q, v = (ours.pop(f'{block}attn.{name}_bias') for name in 'qv')
             ours[block + 'attn.qkv.bias'] = torch.cat([q, torch.zeros_like(q), v])
+    v2 = kind == 'pre-training' and not REGRESSOR_NORM & ours.keys()
+    if v2 and target == 'mmpretrain':
+        raise ValueError("mmpretrain's CAE has a norm behind the regressor, and CAE v2 has none: export "
+                         'only the encoder')
+    if v2 and target == 'official':
+        ours |= {'neck.norm.weight': torch.ones_like(ours['head.norm.weight']),
+                 'neck.norm.bias': torch.zeros_like(ours['head.norm.bias'])}
+        report.append('regresser.norm is written as CAE v2 has it, without using it')
     if kind == 'pre-training' and target in ONE_POSITION_TABLE:
         one = ONE_POSITION_TABLE[target]
         for name in ('neck.pos_embed', 'head.pos_embed'):
@@ -269,7 +283,7 @@ def from_ours(ours: dict[str, Tensor], target: str, pooling: str | None = None,
             report.append('the window is not square: the target makes its relative_position_index itself')
         else:
             theirs |= {names[name].replace('bias_table', 'index'): index for name in tables}
-    if kind == 'pre-training' and target in COPIES:
+    if kind == 'pre-training' and target in COPIES and not v2:
         theirs |= {COPIES[target] + name.removeprefix(prefix): value for name, value in theirs.items()
                    if name.startswith(prefix)}
     return theirs

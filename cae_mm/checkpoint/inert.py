@@ -166,7 +166,8 @@ CONSTANTS = {**DTYPES, **{f'{module}.{kind}Storage': DTYPES[f'torch.{dtype}'] fo
 def plain(value: Any, size: int) -> Any:
     """What was described, as containers of plain values and ``Stored`` tensors.
 
-    A pickled module becomes its state dict, an object of ``RECORDS`` a dict of its state.
+    A pickled module, or one of TorchScript, becomes its state dict, an object of ``RECORDS`` a dict of its
+    state.
 
     Args:
         value: what ``unpickle`` gave.
@@ -224,6 +225,11 @@ def _numbers(made: Made) -> np.ndarray:
 
 
 def _state_dict(name: str, state: dict) -> dict[str, Stored]:
+    if name.startswith('__torch__.'):  # TorchScript: tensors, modules and numbers side by side
+        tensors = {key: value for key, value in state.items() if isinstance(value, Stored)}
+        return tensors | {keyed(f'{child}.{key}'): tensor for child, inner in state.items()
+                          if isinstance(inner, dict) for key, tensor in inner.items()
+                          if isinstance(tensor, Stored)}
     if not {'_parameters', '_buffers', '_modules'} <= state.keys():
         refuse(name)
     kept = state['_buffers'].keys() - state.get('_non_persistent_buffers_set', ())

@@ -33,8 +33,9 @@ SHAPES = [(re.compile(pattern), shape.split()) for pattern, shape in (
 # What a model has beside its encoder and blocks, by an array that shows what it is.
 BESIDE = {name: [f'{pair}.{kind}' for pair in pairs.split() for kind in ('weight', 'bias')]
           + others.split() for name, pairs, others in (
-    (r'neck\.mask_token|neck\.blocks.*', 'neck.norm head.norm head.head',
+    (r'neck\.mask_token|neck\.blocks.*', 'head.norm head.head',
      'neck.mask_token neck.pos_embed head.pos_embed'),
+    (r'head\.blocks.*|neck\.norm.*', 'neck.norm', ''),
     (r'neck\.project.*', 'neck.project.0 neck.project.1', ''),
     (r'head\.fc.*|neck\.bn.*', 'head.fc', ''),
     (r'neck\.bn.*', '', 'neck.bn.running_mean neck.bn.running_var'),

@@ -222,6 +222,38 @@ def check_biases(state: dict[str, Tensor], own: dict[str, Tensor]) -> None:
                                  'with one, such as vit_base_patch16_dinov3_qkvb')
 
 
+# What maps CLIP's tokens to the space that it shares with texts, by the names of OpenAI and open_clip,
+# which hold it transposed, transformers and timm.
+PROJECTIONS = 'visual.proj', 'proj', 'visual_projection.weight', 'head.weight'
+
+
+def load_projection(layer: nn.Linear, path: str | Path) -> None:
+    """Fill the projection of a CLIP, a linear layer without bias, from the file of its encoder, or raise.
+
+    Raises:
+        FileNotFoundError, FileError: see ``read_weights``.
+        RuntimeError: when the file has none, or one of another shape.
+    """
+    state = read_weights(path)[0]
+    name = next((name for name in PROJECTIONS if name in state), None)
+    if name is None:
+        raise RuntimeError(f'{path} has no projection ({", ".join(PROJECTIONS)}) behind its encoder: leave '
+                           'projection out, the features are then those of the norm')
+    weight = state[name].mT if name.endswith('proj') else state[name]
+    biased = name == 'head.weight' and 'head.bias' in state and bool(state['head.bias'].any())
+    if weight.shape != layer.weight.shape or biased:
+        raise RuntimeError(f'{path}: {name} is {tuple(weight.shape)}{" with a bias" * biased}, the '
+                           f'projection {tuple(layer.weight.shape)} without one: set projection to '
+                           f'{len(weight)}')
+    layer.load_state_dict(dict(weight=weight))
+
+
+@WEIGHT_INITIALIZERS.register_module('PretrainedProjection')
+def pretrained_projection(checkpoint: str | Path, **options) -> partial:
+    """``load_projection`` as an initializer of mmengine, with the names of its 'Pretrained'."""
+    return partial(load_projection, path=checkpoint)
+
+
 @WEIGHT_INITIALIZERS.register_module('PretrainedTimm')
 def pretrained_timm(checkpoint: str | Path, prefix: str = 'backbone.', **options) -> partial:
     """``load_timm`` as an initializer of mmengine, with the names of its 'Pretrained'."""

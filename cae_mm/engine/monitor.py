@@ -47,16 +47,12 @@ class TrainingMonitor(RuntimeInfoHook):
     """
 
     def before_train(self, runner) -> None:
-        """Take the log interval from the run's LoggerHook, and what MFU needs from the model."""
+        """Take the log interval from the run's LoggerHook."""
         super().before_train(runner)
         self.pending = []
         self.interval = next(
             (hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), 50)
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        peak = device_peak_flops()
         self.peak_images_per_s = None
-        if peak and hasattr(model, 'flops_per_image'):
-            self.peak_images_per_s = peak / model.flops_per_image()
         self._start_window()
 
     def before_train_epoch(self, runner) -> None:
@@ -129,6 +125,10 @@ class TrainingMonitor(RuntimeInfoHook):
         hub.update_scalar('train/images_per_s', rate)
         hub.update_scalar('train/data_share', min(self.data_time / seconds, 1.))
         hub.update_scalar('train/progress', 100. * (runner.iter + 1) / runner.max_iters)
+        if self.peak_images_per_s is None:  # A model knows the FLOPs of its step only behind the first.
+            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            known = device_peak_flops() if hasattr(model, 'flops_per_image') else None
+            self.peak_images_per_s = known / model.flops_per_image() if known else 0.
         if self.peak_images_per_s:
             hub.update_scalar('train/mfu', rate / world / self.peak_images_per_s)
         # With a GPU, mmengine logs its memory under this name.

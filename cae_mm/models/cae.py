@@ -5,10 +5,9 @@ import torch
 import torch.nn.functional as F
 from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from mmpretrain.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-
-from cae_mm.models.layers import CrossAttention, SelfAttention
 
 
 @dataclass
@@ -16,11 +15,11 @@ class CAEOutput:
     """What one masked forward pass computes; shapes as in ``ContextAutoencoder``."""
     latent: Tensor  # (B, 1 + V, C) encoder output of the visible patches, class token first
     predicted: Tensor  # (B, M, D) regressed latents of the masked patches
-    target: Tensor  # (B, M, D) the encoder's own latents of the masked patches, no gradient
-    logits: Tensor  # (B, M, K) decoded: scores of codes, or pixels
-    ids: Tensor  # (B, M) true codes, or (B, M, K) true pixels
+    target: Tensor | None  # (B, M, D) the encoder's own latents of the masked patches, no gradient
+    logits: Tensor  # (B, T, K) decoded: scores of codes, pixels, or features
+    ids: Tensor  # (B, T) true codes, or (B, T, K) true pixels or features
     loss_reconstruct: Tensor  # scalar
-    loss_align: Tensor  # scalar, weighted
+    loss_align: Tensor | None  # scalar, weighted
 
 
 def split_mask(mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,15 +48,21 @@ class ContextAutoencoder(BaseSelfSupervisor):
     """Context autoencoder for self-supervised representation learning (arXiv 2202.03026).
 
     B images, N patches, M masked and V visible in each; widths C (encoder) and D (decoder); K
-    outputs per patch.
+    outputs for each of the T tokens that the head decodes.
+
+    CAE v2 (arXiv 2211.09799) is the same with other parts: no alignment, a regressor without its norm, a
+    ``TokenDecoder``, and a teacher's features as targets.
 
     Args:
         backbone (dict): the encoder, ``CAEViT``.
         neck (dict): ``LatentContextualRegressor``.
-        head (dict): ``CAEDecoder``.
+        head (dict): ``CAEDecoder`` or ``TokenDecoder``.
         target_generator (dict): what is decoded, a ``TargetGenerator``: ``DALLETokenizer``,
-            ``DiscreteVAE``, ``PixelTarget``.
-        align_weight (float): weight of the alignment loss.
+            ``DiscreteVAE``, ``PixelTarget``, ``TeacherFeatures``.
+        align_weight (float): weight of the alignment loss; 0 leaves its pass of the encoder out.
+        paired (bool): in training, let each image serve its mask and the complement at once. Each of the
+            two passes over visible patches gives the other's alignment target, so that none is thrown
+            away. Half of the patches must be masked. The loss is the mean of both.
         data_preprocessor (dict): ``CAEDataPreprocessor``.
         init_cfg (dict, optional): initialisation of the whole model.
 
@@ -66,12 +71,12 @@ class ContextAutoencoder(BaseSelfSupervisor):
         FileNotFoundError: when the target generator is a tokenizer without weights.
     """
 
-    def __init__(self, backbone, neck, head, target_generator, align_weight=2.,
+    def __init__(self, backbone, neck, head, target_generator, align_weight=2., paired=False,
                  data_preprocessor=None, init_cfg=None):
         super().__init__(
             backbone, neck, head, target_generator, init_cfg=init_cfg,
             data_preprocessor=data_preprocessor or dict(type='CAEDataPreprocessor'))
-        self.align_weight = align_weight
+        self.align_weight, self.paired, self.num_visible = align_weight, paired, None
         self._check()
         self.target_generator.freeze()
         # The tokenizer is an input of the training, not a result: checkpoints do not carry it.
@@ -91,6 +96,10 @@ class ContextAutoencoder(BaseSelfSupervisor):
                  self.backbone.pos_embed.shape[1], self.head.pos_embed.shape[1])):
             if left != right:
                 raise ValueError(what.format(left, right) + ': make them equal')
+        if self.head.decodes_cls and not self.target_generator.has_cls:
+            raise ValueError(f'{type(self.head).__name__} predicts the class token too, for which '
+                             f'{type(self.target_generator).__name__} has no target: take TeacherFeatures, '
+                             'or a CAEDecoder')
 
     def predict_masked(self, images: Tensor, visible: Tensor, masked: Tensor) -> tuple[Tensor, ...]:
         """The method itself, a pure function of static shapes.
@@ -101,15 +110,25 @@ class ContextAutoencoder(BaseSelfSupervisor):
             masked (Tensor): (B, M) int64.
 
         Returns:
-            tuple[Tensor, ...]: latent (B, 1 + V, C), predicted and target (B, M, D), logits (B, M, K).
+            tuple[Tensor, ...]: latent (B, 1 + V, C), predicted and target (B, M, D; None without
+            alignment), logits (B, T, K).
         """
         latent = self.backbone.encode(images, visible)
-        predicted = self.neck(latent[:, 1:], visible, masked)
-        logits = self.head(predicted, masked)
-        # The alignment branch is the encoder as it is now, so no second copy of it exists.
-        with torch.no_grad():
-            target = self.neck.project(self.backbone.encode(images, masked)[:, 1:])
+        context = self.neck.project(latent)
+        predicted = self.neck(context[:, 1:], visible, masked)
+        logits = self.head(predicted, masked, context)
+        target = None
+        if self.align_weight and self._in_pairs:
+            target = context[:, 1:].detach().roll(len(context) // 2, 0)
+        elif self.align_weight:
+            # The alignment branch is the encoder as it is now, so no second copy of it exists.
+            with torch.no_grad():
+                target = self.neck.project(self.backbone.encode(images, masked)[:, 1:])
         return latent, predicted, target, logits
+
+    @property
+    def _in_pairs(self) -> bool:
+        return self.paired and self.training
 
     def forward_masked(self, images: Tensor, mask: Tensor,
                        target_images: Tensor | None = None) -> CAEOutput:
@@ -122,7 +141,8 @@ class ContextAutoencoder(BaseSelfSupervisor):
                 generator; the images themselves by default.
 
         Returns:
-            CAEOutput: latents, prediction, targets and losses.
+            CAEOutput: latents, prediction, targets and losses; of 2B images, first by the masks and then
+            by their complements, where ``paired`` in training.
 
         Raises:
             ValueError: for masks that do not fit, or a target grid that is not the patch grid.
@@ -131,9 +151,21 @@ class ContextAutoencoder(BaseSelfSupervisor):
             target_images = self.data_preprocessor.denormalise(images)
         self._check_grids(images, mask, target_images)
         visible, masked = (i.to(images.device, non_blocking=True) for i in split_mask(mask))
-        ids = self.target_generator.get_targets(target_images, masked)
+        self.num_visible = visible.shape[1]
+        pairs = [(visible, masked)]
+        if self._in_pairs:
+            if visible.shape != masked.shape:
+                raise ValueError(f'{masked.shape[1]} of {mask.shape[1]} patches are masked: paired masks '
+                                 'need half of them; change num_masked, or leave paired out')
+            pairs.append((masked, visible))
+            images = images.repeat(2, 1, 1, 1)
+        positions = torch.cat([self.head.positions(*pair) for pair in pairs], 1)
+        ids = self.target_generator.get_targets(target_images, positions)
+        ids = torch.cat(ids.chunk(len(pairs), 1))
+        visible, masked = map(torch.cat, zip(*pairs, strict=True))
         latent, predicted, target, logits = self.predict_masked(images, visible, masked)
-        align = self.align_weight * F.mse_loss(predicted.float(), target.float())
+        align = (None if target is None
+                 else self.align_weight * F.mse_loss(predicted.float(), target.float()))
         return CAEOutput(latent, predicted, target, logits, ids, self.head.loss(logits, ids), align)
 
     def _check_grids(self, images, mask, target_images):
@@ -156,7 +188,9 @@ class ContextAutoencoder(BaseSelfSupervisor):
             data_samples: not used; part of mmengine's interface.
         """
         out = self.forward_masked(**inputs)
-        losses = dict(loss_reconstruct=out.loss_reconstruct, loss_align=out.loss_align)
+        losses = dict(loss_reconstruct=out.loss_reconstruct)
+        if out.loss_align is not None:
+            losses['loss_align'] = out.loss_align
         if not out.ids.is_floating_point():
             losses['accuracy'] = 100 * (out.logits.argmax(-1) == out.ids).float().mean()
         return losses
@@ -166,35 +200,27 @@ class ContextAutoencoder(BaseSelfSupervisor):
         return self.backbone(inputs['images'] if isinstance(inputs, dict) else inputs)
 
     def flops_per_image(self) -> float:
-        """FLOPs of training on one image with half of its patches masked, as for model FLOP utilisation.
+        """FLOPs of training on one image, as for model FLOP utilisation.
 
         Matrix multiplications only: passes with gradients count three times, the alignment pass and
-        the target generator once.
+        the target generator once. As many patches are masked as in the last batch, half before it.
         """
-        patches = self.backbone.pos_embed.shape[1] - 1
-        masked = patches // 2
-        visible = patches - masked
+        device, grid = self.backbone.pos_embed.device, self.backbone.grid_size
+        patches, visible = grid[0] * grid[1], self.num_visible or grid[0] * grid[1] // 2
+        visible, masked = torch.arange(patches, device=device)[None].split([visible, patches - visible], 1)
+        images, view = (torch.zeros(1, 3, *(side * size for side in grid), device=device)
+                        for size in (self.backbone.patch_size, self.target_generator.stride))
 
-        def blocks(module, tokens, context=None):
-            dense = sum(layer.weight.numel() * (tokens if context is None or name[-1] not in 'kv'
-                                                else context)
-                        for name, layer in module.named_modules() if isinstance(layer, nn.Linear))
-            heads = sum(layer.proj.in_features for layer in module.modules()
-                        if isinstance(layer, (SelfAttention, CrossAttention)))
-            return 2 * dense + 4 * heads * tokens * (context or tokens)
+        def count(function, *args):
+            with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+                function(*args)
+            return counter.get_total_flops()
 
-        patch = 2 * self.backbone.patch_embed.weight.numel()
-        encode = [blocks(self.backbone.blocks, n + 1) + n * patch for n in (visible, masked)]
-        project = [blocks(self.neck.project, n) for n in (visible, masked)]
-        regress = blocks(self.neck.blocks, masked, patches)
-        decode = blocks(self.head, masked)
-        device, stride = self.backbone.pos_embed.device, self.target_generator.stride
-        with FlopCounterMode(display=False) as counter:
-            self.target_generator.get_targets(
-                torch.zeros(1, 3, *(stride * side for side in self.backbone.grid_size), device=device),
-                torch.arange(masked, device=device)[None])
-        return (3 * (encode[0] + project[0] + regress + decode) + encode[1] + project[1]
-                + counter.get_total_flops())
+        step = count(type(self).predict_masked, self, images, visible, masked)
+        align = count(lambda: self.neck.project(self.backbone.encode(images, masked)[:, 1:])
+                      ) if self.align_weight and not self._in_pairs else 0
+        targets = count(self.target_generator.get_targets, view, self.head.positions(visible, masked))
+        return 3 * (1 + self.paired) * (step - align) + align * (not self.paired) + targets
 
     def compile_forward(self, **options) -> None:
         """Compile the method with these arguments of torch.compile; losses and targets stay eager."""

@@ -68,10 +68,12 @@ class LatentContextualRegressor(BaseModule):
         depth (int): blocks.
         mlp_ratio, drop_path_rate, layer_scale_init_value, attn_dims: see ``TransformerBlock``;
             the drop path rate grows linearly from 0 over the blocks.
+        final_norm (bool): normalise the prediction; CAE v2 does not.
     """
 
     def __init__(self, grid_size, embed_dims=768, in_dims=None, num_heads=12, depth=4, mlp_ratio=4.,
-                 drop_path_rate=0., layer_scale_init_value=0.1, attn_dims=None, init_cfg=None):
+                 drop_path_rate=0., layer_scale_init_value=0.1, attn_dims=None, final_norm=True,
+                 init_cfg=None):
         super().__init__(init_cfg)
         self.embed_dims, self.in_dims = embed_dims, in_dims or embed_dims
         self.project = nn.Identity() if self.in_dims == embed_dims else nn.Sequential(
@@ -82,26 +84,26 @@ class LatentContextualRegressor(BaseModule):
             RegressorBlock(embed_dims, num_heads, mlp_ratio, drop_path_rate * i / max(depth - 1, 1),
                            layer_scale_init_value, attn_dims)
             for i in range(depth))
-        self.norm = nn.LayerNorm(embed_dims, eps=LAYER_NORM_EPS)
+        self.norm = nn.LayerNorm(embed_dims, eps=LAYER_NORM_EPS) if final_norm else nn.Identity()
         self.apply(init_transformer)
         init_token(self.mask_token)
 
-    def forward(self, latent: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
+    def forward(self, context: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
         """Predict the masked latents.
 
         Args:
-            latent (Tensor): (B, V, C), encoder outputs of the visible patches, no class token.
+            context (Tensor): (B, V, D), encoder outputs of the visible patches, no class token, behind
+                ``project``.
             visible (Tensor): (B, V) int64 patch indices.
             masked (Tensor): (B, M) int64 patch indices.
 
         Returns:
             Tensor: (B, M, D), after the final norm.
         """
-        latent = self.project(latent)
         pos_masked = gather_tokens(self.pos_embed[:, 1:], masked)
         pos = torch.cat([gather_tokens(self.pos_embed[:, 1:], visible), pos_masked], dim=1)
         # The first query carries no position of its own: the blocks add it.
         query = self.mask_token.expand(*masked.shape, -1)
         for block in self.blocks:
-            query = block(query, latent, pos_masked, pos)
+            query = block(query, context, pos_masked, pos)
         return self.norm(query)

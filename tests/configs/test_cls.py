@@ -15,7 +15,7 @@ from timm.loss import SoftTargetCrossEntropy
 
 from cae_mm.engine import launch
 from cae_mm.models import CAEViT, TimmViT
-from tests.toy import ARCH, OTHERS, shrink
+from tests.toy import ARCH, OTHERS, is_small, shrink
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'cls'
 NAMES = sorted(path.stem for path in CONFIGS.glob('*.py'))
@@ -25,7 +25,7 @@ SMALL = {'attentive_cae_vitt_demo': 1.284, 'finetune_cae_vitt_demo': 1.222,
          'attentive_cae_vitt_eurosat': 2.859, 'attentive_cae_vitt_flowers': 2.904}
 
 
-@pytest.mark.parametrize('name', [name for name in NAMES if 'vitt' in name])
+@pytest.mark.parametrize('name', [name for name in NAMES if is_small(name)])
 def test_size_of_small_models(name):
     with torch.device('meta'), DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(Config.fromfile(CONFIGS / f'{name}.py').model)

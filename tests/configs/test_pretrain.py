@@ -12,7 +12,7 @@ from mmpretrain.registry import MODELS
 from PIL import Image
 
 from cae_mm.engine import launch
-from tests.toy import shrink
+from tests.toy import is_small, shrink
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 NAMES = sorted(path.stem for kind in ('pretrain', 'tokenizer') for path in CONFIGS.glob(f'{kind}/*.py'))
@@ -21,7 +21,7 @@ SMALL = {'cae_vitt_eurosat': 4.59, 'cae_vitt_flowers': 4.64, 'cae_vitt_camvid': 
          'dvae_imagenet': 97.62, 'dvae_eurosat': 0.27, 'dvae_camvid': 0.27, 'dvae_demo': 0.27}
 
 
-@pytest.mark.parametrize('name', [name for name in NAMES if 'vitt' in name or 'dvae_' in name])
+@pytest.mark.parametrize('name', [name for name in NAMES if is_small(name) or 'dvae_' in name])
 def test_size_of_small_models_and_tokenizers(name):
     [path] = CONFIGS.glob(f'*/{name}.py')
     cfg = Config.fromfile(path)

@@ -178,3 +178,49 @@ def test_flops_are_those_counted():
     encode = count(model.backbone.encode, inputs['images'], masked)
     project = count(model.neck.project, torch.zeros(1, 8, 32))
     assert model.flops_per_image() == 3 * total - 2 * (encode + project)
+
+
+def test_paired_masks_are_two_ordinary_steps():
+    """Loss and gradients are the mean of a step with the masks and one with their complements."""
+    inputs, results = None, []
+    for paired in (True, False):
+        model = build(backbone__drop_path_rate=0., neck__drop_path_rate=0., head__drop_path_rate=0.)
+        model.paired = paired
+        inputs = inputs or model.data_preprocessor(batch(masked=8))['inputs']
+        model.train()
+        if paired:
+            out = model.forward_masked(**inputs)
+            assert len(out.latent) == len(out.ids) == 2 * len(inputs['mask'])
+            losses = [(out.loss_reconstruct, out.loss_align)]
+        else:
+            outs = [model.forward_masked(**dict(inputs, mask=mask))
+                    for mask in (inputs['mask'], ~inputs['mask'])]
+            losses = [(out.loss_reconstruct / 2, out.loss_align / 2) for out in outs]
+        # Each loss alone: alignment must not reach what made its target.
+        for kind in (0, 1):
+            model.zero_grad()
+            sum(loss[kind] for loss in losses).backward(retain_graph=True)
+            results.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+            results[-1]['loss'] = sum(loss[kind] for loss in losses).detach()
+    for pairs, steps in zip(results[:2], results[2:], strict=True):
+        assert pairs.keys() == steps.keys()
+        for name in pairs:
+            torch.testing.assert_close(pairs[name], steps[name], atol=1e-6, rtol=1e-4)
+
+
+def test_paired_masks_save_a_pass():
+    model = build().train()
+    twice = 2 * model.flops_per_image()
+    model.paired = True
+    assert model.flops_per_image() < twice
+    with pytest.raises(ValueError, match='6 of 16 patches are masked: paired masks need half'):
+        model(**model.data_preprocessor(batch(masked=6)), mode='loss')
+    model.eval()  # pictures and validation: ordinary
+    out = model.forward_masked(**model.data_preprocessor(batch(masked=6))['inputs'])
+    assert len(out.latent) == 4
+
+
+def test_without_alignment_there_is_no_pass_for_it():
+    model = build().train()
+    model.align_weight = 0.
+    assert set(model(**model.data_preprocessor(batch()), mode='loss')) == {'loss_reconstruct'}

@@ -97,3 +97,65 @@ def test_pixel_targets_are_normalised_patches_and_come_back():
     torch.testing.assert_close(target.reconstruct(pixels, images), images, atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match='8 x 8 pixels, and 20 x 24'):
         target.grid_size(20, 24)
+
+
+TEACHER = dict(type='TeacherFeatures', allow_random=True)
+TINY = dict(embed_dim=32, depth=1, num_heads=2, img_size=32, patch_size=8)
+
+
+def v2(teacher, num_outputs=32):
+    sizes = dict(grid_size=4, embed_dims=16)
+    return MODELS.build(dict(
+        type='ContextAutoencoder', target_generator=teacher, align_weight=0.,
+        backbone=dict(type='CAEViT', img_size=32, patch_size=8,
+                      arch=dict(embed_dims=32, num_layers=1, num_heads=2)),
+        neck=dict(type='LatentContextualRegressor', in_dims=32, num_heads=2, depth=1, final_norm=False,
+                  **sizes),
+        head=dict(type='TokenDecoder', num_outputs=num_outputs, **sizes)))
+
+
+@pytest.mark.parametrize('name', [
+    'vit_base_patch16_clip_quickgelu_224', 'vit_small_patch14_reg4_dinov2', 'vit_small_patch16_dinov3',
+    'vit_base_patch16_siglip_224', 'vit_base_patch16_224.mae'])
+def test_teachers(name):
+    """Class and patch tokens in their places, registers nowhere, pixels as the teacher knows them."""
+    torch.manual_seed(0)
+    model = v2(dict(TEACHER, backbone=dict(type='TimmViT', name=name, **TINY)))
+    teacher, vit = model.target_generator, model.target_generator.backbone
+    images = torch.rand(2, 3, 32, 32)
+    tokens = vit((images - teacher.mean) / teacher.std)[-1]
+    torch.testing.assert_close(teacher.mean.flatten().tolist(), list(vit.mean))
+    patches = tokens[:, vit.num_prefix_tokens:]
+    assert patches.shape[1] == 16
+    first = patches.mean(1) if 'siglip' in name else tokens[:, 0]
+    found = teacher.get_targets(images, torch.tensor([[-1, 3, 15], [0, -1, 2]]))
+    torch.testing.assert_close(found[0], torch.stack([first[0], patches[0, 3], patches[0, 15]]))
+    torch.testing.assert_close(found[1], torch.stack([patches[1, 0], first[1], patches[1, 2]]))
+    mask = torch.arange(16).expand(2, -1) < 5
+    out = model.train().forward_masked(images, mask, images)
+    assert out.logits.shape == out.ids.shape == (2, 17, 32) and model.flops_per_image() > 0
+    model.zero_grad()
+    out.loss_reconstruct.backward()
+    assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
+    assert not any(name.startswith('target_generator') for name in model.state_dict())
+
+
+def test_a_teacher_of_ours(tmp_path):
+    encoder = dict(type='CAEViT', img_size=32, patch_size=8,
+                   arch=dict(embed_dims=32, num_layers=1, num_heads=2))
+    student = v2(dict(TEACHER, backbone=encoder))
+    torch.save(dict(state_dict=student.state_dict()), tmp_path / 'cae.pth')
+    given = dict(type='TeacherFeatures', backbone=encoder,
+                 init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'cae.pth')))
+    teacher = v2(given).target_generator
+    assert all(torch.equal(teacher.backbone.state_dict()[key], value)
+               for key, value in student.backbone.state_dict().items())
+    with pytest.raises(RuntimeError, match='has no projection'):
+        v2(dict(given, projection=8), 8)
+    with pytest.raises(FileNotFoundError, match='TeacherFeatures as target generator has random weights'):
+        v2(dict(type='TeacherFeatures', backbone=encoder))
+    with pytest.raises(ValueError, match='TokenDecoder predicts the class token'):
+        v2(dict(type='PixelTarget', patch_size=8), 192)
+    masked = cae(dict(given), 32).train()  # through CAE's own decoder, of masked patches alone
+    out = masked.forward_masked(torch.rand(1, 3, 32, 32), torch.arange(16)[None] < 8)
+    assert out.ids.shape == (1, 8, 32)

@@ -5,10 +5,20 @@ import random
 import numpy as np
 import pytest
 
-from cae_mm.models.data_preprocessor import CAEDataPreprocessor
+from cae_mm.models import CAEDataPreprocessor, TeacherFeatures
+from cae_mm.models.targets.dalle import map_pixels
 from cae_mm.transforms import TwoViewCrop
 
 TOLERANCE = 2e-5
+
+
+def clip_pixels(images):
+    clip = dict(type='TimmViT', name='vit_base_patch16_clip_quickgelu_224', depth=1, embed_dim=64)
+    return TeacherFeatures(clip, allow_random=True).normalise(images)
+
+
+# The target generator maps [0, 1] itself.
+SECOND = {'dall-e': map_pixels, 'clip': clip_pixels, 'customized': lambda images: (images - 0.5) / 0.5}
 
 
 @pytest.fixture
@@ -37,8 +47,8 @@ def test_views(official, name, flip):
     norm = {} if entry['constructor']['imagenet_default_mean_and_std'] else dict(
         mean=[127.5] * 3, std=[127.5] * 3)
     batch = CAEDataPreprocessor(**norm)({'inputs': inputs})['inputs']
-    # The tokenizer maps [0, 1] itself: here DALL-E's 0.8 x + 0.1.
-    ours = {'first': batch['images'][0], 'second': 0.8 * batch['target_images'][0] + 0.1}
+    second = SECOND[entry['constructor']['discrete_vae_type']](batch['target_images'])[0]
+    ours = {'first': batch['images'][0], 'second': second}
     for view, values in ours.items():
         assert np.abs(values.numpy() - arrays[f'{out}/{view}']).max() <= TOLERANCE, view
 

@@ -21,6 +21,7 @@ class TargetGenerator(BaseModule):
     """
     num_outputs: int
     stride: int
+    has_cls = False  # whether it has a target for the class token, at position -1
     advice = ''
 
     def __init__(self, init_cfg: dict | None = None, allow_random: bool = False, **kwargs):

@@ -1,0 +1,10 @@
+# Attentive probing of CAE v2 ViT-Ti on ImageNet-1k, 90 epochs, by the recipe of CAE's ViT-B: the authors
+# publish none for v2.
+#   tools/dist_train.sh configs/cls/attentive_cae_v2_vitt_90e.py 8 --pretrained CHECKPOINT
+_base_ = './attentive_cae_vitb_90e.py'
+pretrained = 'work_dirs/cae_v2_vitt_300e/epoch_300.pth'
+
+# Keys that change results.
+model = dict(
+    backbone=dict(arch='tiny', init_cfg=dict(checkpoint=pretrained)),
+    head=dict(in_channels=192))
