@@ -1,6 +1,7 @@
 """One number of a benchmark: a command, what decides its result, and the record of that."""
 import hashlib
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -249,8 +250,15 @@ class Cell:
             published=task.published.get(self.model.label), source=task.source, same=self.same,
             choices=self.choices, cost=cost_of_encoder(self.encoder, self.size), curves=curves,
             metrics={key: value for key, value in found.items() if isinstance(value, (int, float))},
-            conversion=[line.strip() for line in lines if any(word in line for word in REPORTED)],
-            identity=self.identity, command=self.shell(), commit=commit(), date=time.strftime('%Y-%m-%d'))
+            conversion=[portable(re.sub('.* - INFO - ', '', line.strip())) for line in lines
+                        if any(word in line for word in REPORTED)],
+            identity=self.identity, command=portable(self.shell()), commit=commit(),
+            date=time.strftime('%Y-%m-%d'))
+
+
+def portable(text: str) -> str:
+    """With the files of this project by their place in it."""
+    return text.replace(f'{ROOT}/', '')
 
 
 @cache
