@@ -11,6 +11,6 @@ tasks = dict(
     finetune=dict(run='configs/cls/finetune_cae_vitt_eurosat.py', data='imagenet', metric='accuracy/top1',
                   options=['num_classes={classes}', 'max_epochs=3']),
     mask_rcnn=dict(run='configs/det/mask_rcnn_cae_vitt_small.py', data='coco', metric='coco/bbox_mAP',
-                   percent=100., options=['max_epochs=12', 'param_scheduler.1.milestones=[10]']),
+                   percent=100., options=['max_epochs=8', 'param_scheduler.1.milestones=[6]']),
     upernet=dict(run='configs/seg/upernet_cae_vitt_small.py', data='ade20k', metric='mIoU',
-                 options=['classes={data}/classes.txt', 'max_iters=500']))
+                 options=['classes={data}/classes.txt', 'max_iters=300']))
