@@ -2,6 +2,7 @@
 from cae_mm.models.targets.base import TargetGenerator
 from cae_mm.models.targets.dalle import DALLETokenizer
 from cae_mm.models.targets.dvae import DiscreteVAE
+from cae_mm.models.targets.logits import TokenizerLogits
 from cae_mm.models.targets.pixels import PixelTarget
 
-__all__ = ['DALLETokenizer', 'DiscreteVAE', 'PixelTarget', 'TargetGenerator']
+__all__ = ['DALLETokenizer', 'DiscreteVAE', 'PixelTarget', 'TargetGenerator', 'TokenizerLogits']
