@@ -20,7 +20,7 @@ class KNNHook(Hook):
     a measurement that fails later is a warning. Random states and training modes stay as they are, so the
     training is the same with and without this hook.
 
-    The encoder is a ``CAEViT``, a ``TimmViT``, or that of mmpretrain's MAE, BEiT or CAE, see ``encoder_of``.
+    The encoder is one of ours, or that of mmpretrain's MAE, BEiT or CAE, see ``encoder_of``.
 
     Args:
         data_root (str): directory with train/CLASS/* and val/CLASS/*.
