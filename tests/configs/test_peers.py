@@ -106,7 +106,7 @@ def test_trained_here_and_measured_everywhere(method, pictures, tmp_path, monkey
     if method != 'mae':
         cfg.model.target_generator.update(tokenizer=dict(allow_random=True), init_cfg=None)
     cfg.default_hooks.knn.update(k=(1, 3), probe=False)
-    runner = Runner.from_cfg(cfg)
+    runner = launch.build_runner(cfg, 'train')
     runner.train()
     [log] = tmp_path.glob('*/vis_data/scalars.json')
     records = map(json.loads, log.read_text().splitlines())
