@@ -4,6 +4,14 @@ from mmengine.config import Config
 from cae_mm.engine.keys import dicts
 
 ARCH = dict(embed_dims=24, num_layers=4, num_heads=2)
+# What is small of mmpretrain's own models, by the ends of their types.
+THEIRS = {
+    'MAEViT': dict(arch=dict(ARCH, feedforward_channels=96)),
+    'PretrainViT': dict(arch=dict(ARCH, feedforward_channels=96)),
+    'MAEPretrainDecoder': dict(embed_dim=24, decoder_embed_dim=24, decoder_depth=1, decoder_num_heads=2),
+    'CAENeck': dict(embed_dims=24, num_heads=2, regressor_depth=1, decoder_depth=1, num_classes=16),
+    'BEiTV1Head': dict(embed_dims=24, num_embed=16),
+    'DALL-E': dict(n_hid=8, vocab_size=16)}
 # Models of timm, of four families, that take the place of our encoder.
 OTHERS = ['vit_small_patch14_reg4_dinov2', 'vit_small_patch16_dinov3', 'vit_base_patch16_siglip_224',
           'beit_base_patch16_224']
@@ -28,7 +36,7 @@ def shrink(cfg: Config) -> None:
             if node.get('out_indices', -1) != -1:
                 node.out_indices = (0, 1, 2, 3)
         elif kind in ('LatentContextualRegressor', 'CAEDecoder'):
-            node.update(embed_dims=24, num_heads=2, depth=1)
+            node.update(embed_dims=24, num_heads=2, depth=min(node.get('depth', 1), 1))
             if 'attn_dims' in node:
                 node.attn_dims = 22  # less than the width, as in the official code's 15 heads of 68
             if 'in_dims' in node:
@@ -39,8 +47,10 @@ def shrink(cfg: Config) -> None:
             node.update(allow_random=True, init_cfg=None)
         elif kind in ('DALLETokenizer', 'DiscreteVAE'):
             node.update(num_codes=16, hidden_dims=8)
-            if 'head' in model:
+            if 'num_outputs' in model.get('head', {}):
                 model.head.num_outputs = 16
+        elif theirs := [small for end, small in THEIRS.items() if kind.endswith(end)]:
+            node.update(theirs[0])
         elif kind == 'ClsBatchNormNeck':
             node.input_features = 24
         elif kind == 'AttentiveProbeHead':

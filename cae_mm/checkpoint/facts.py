@@ -1,4 +1,5 @@
 """What the arrays of an encoder do not tell: its heads, and the images it was trained with."""
+from mmpretrain.models.backbones import BEiTViT, VisionTransformer
 from torch import Tensor, nn
 
 from cae_mm.checkpoint.layouts import HEADS_BY_SIZE, OFFICIAL_HEADS
@@ -13,20 +14,25 @@ def facts_of(model: nn.Module) -> dict:
     """What is true of a model with an encoder of ours.
 
     Args:
-        model (nn.Module): has a ``CAEViT`` or a ``TimmViT`` as its ``backbone``, or is one, which leaves
-            the pixels out; of others nothing is said.
+        model (nn.Module): has a ``CAEViT``, a ``TimmViT`` or mmpretrain's ``BEiTViT`` or
+            ``VisionTransformer`` as its ``backbone``, or is one, which leaves the pixels out; of others
+            nothing is said.
 
     Returns:
         dict: num_heads, or the name in timm, patch_size, img_size (height and width), and ``pixels_of``
         the model's ``data_preprocessor``.
     """
     backbone = getattr(model, 'backbone', model)
-    if not isinstance(backbone, (CAEViT, TimmViT)):
+    if isinstance(backbone, (BEiTViT, VisionTransformer)):
+        own = dict(num_heads=backbone.arch_settings['num_heads'])
+        patch, grid = backbone.patch_embed.projection.kernel_size[0], backbone.patch_resolution
+    elif isinstance(backbone, (CAEViT, TimmViT)):
+        own = (dict(timm=backbone.name) if isinstance(backbone, TimmViT)
+               else dict(num_heads=backbone.blocks[0].attn.num_heads))
+        patch, grid = backbone.patch_size, backbone.grid_size
+    else:
         return {}
-    patch = backbone.patch_size
-    own = (dict(timm=backbone.name) if isinstance(backbone, TimmViT)
-           else dict(num_heads=backbone.blocks[0].attn.num_heads))
-    return dict(**own, patch_size=patch, img_size=[side * patch for side in backbone.grid_size],
+    return dict(**own, patch_size=patch, img_size=[side * patch for side in grid],
                 **pixels_of(getattr(model, 'data_preprocessor', None)))
 
 

@@ -13,7 +13,7 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 
-from cae_mm.checkpoint.convert import check_encoder, detect_origin, to_ours
+from cae_mm.checkpoint.convert import check_encoder, convert, detect_origin, to_ours
 from cae_mm.checkpoint.facts import (
     FACTS,
     KEY,
@@ -102,6 +102,31 @@ def load_backbone(backbone: CAEViT, path: str | Path, prefix: str = 'backbone.',
     backbone.trained_with = facts
     print_log(f'loaded the whole encoder, {len(given)} arrays, from {path} ({layout}): '
               f'{"; ".join(report[1:])}', 'current')
+
+
+def encoder_of(backbone: nn.Module) -> nn.Module:
+    """The encoder of a model as the evaluations read it: one of ours is itself, others become one of ours.
+
+    Args:
+        backbone (nn.Module): of mmpretrain's MAE, BEiT or CAE, or with the interface of ``CAEViT``.
+
+    Returns:
+        nn.Module: for the former a ``CAEViT`` with a copy of the weights, on their device.
+
+    Raises:
+        ValueError: when it is neither.
+    """
+    if hasattr(backbone, 'encode'):
+        return backbone
+    state = {f'backbone.{name}': value for name, value in backbone.state_dict().items()}
+    given, facts = convert(state, 'mmpretrain', export='encoder'), facts_of(backbone)
+    arch = dict(embed_dims=backbone.embed_dims, num_layers=backbone.num_layers,
+                num_heads=facts['num_heads'])
+    with torch.random.fork_rng(devices=[]):  # the training's numbers stay what they are without it
+        encoder = CAEViT(arch, facts['img_size'], facts['patch_size'],
+                         use_rel_pos_bias=bool(tables_of(given)))
+    encoder.load_state_dict({name.removeprefix('backbone.'): value for name, value in given.items()})
+    return encoder.to(next(backbone.parameters()).device)
 
 
 def _check_sizes(backbone: CAEViT, given: dict[str, Tensor], num_heads: int | None,

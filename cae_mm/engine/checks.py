@@ -55,6 +55,7 @@ VALUES = [
      'two rising numbers above 0'),
     ('mlp_ratio temperature *Pre?rocessor.std *Crop.scale *Resize.scale *Resize.scales ResizeEdge.scale '
      'crop_size train_scales crop_scales test_scale', each(POSITIVE), 'made of numbers above 0'),
+    ('num_workers begin val_begin warmup_iters CAEDecoder.depth', whole(0), 'a whole number from 0 on'),
     ('img_size size target_size stride grid grid_size KNNHook.k topk num_classes num_heads num_layers '
      'depth embed_dims attn_dims in_dims in_channels hidden_dims code_dims num_codes num_outputs '
      'num_groups patch_size blocks_per_group stem_stride milestones',
@@ -63,7 +64,6 @@ VALUES = [
      'max_per_block prefetch_factor base_batch_size window_size num_policies *LR.end',
      whole(1), 'a whole number from 1 on'),
     ('interval max_keep_ckpts', whole(1, -1), 'a whole number from 1 on, or -1 for never or for all'),
-    ('num_workers begin val_begin warmup_iters', whole(0), 'a whole number from 0 on'),
     ('frozen_stages nms_pre max_per_img', whole(-1), 'a whole number from -1 on'),
     ('seed', lambda value: type(value) is int and 0 <= value < 2**32, 'a whole number from 0 to 2**32 - 1'),
     ('data_root work_dir load_from tokenizer pretrained Pretrained*.checkpoint',

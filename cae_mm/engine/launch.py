@@ -168,7 +168,7 @@ def check_paths(cfg: Config, *parts: str) -> None:
     if 'train' in parts and not cfg.get('resume'):
         starts = [(node['backbone'] or {}).get('init_cfg') for node in dicts(cfg.model)
                   if 'backbone' in node]
-        paths += [cfg.get('load_from'), *(start.get('checkpoint') for start in starts if start)]
+        paths += [cfg.get('load_from'), *(start.get('checkpoint') for start in dicts(starts))]
     for path in filter(None, paths):
         if '://' not in str(path) and not Path(path).exists():
             raise FileNotFoundError(f'there is no {path}: give what is there, with --data-root, '

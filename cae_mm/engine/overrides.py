@@ -117,7 +117,7 @@ def set_tokenizer(cfg: Config, key: str, old: dict) -> Counter:
     """Make ``cfg.tokenizer`` the checkpoint of the target generator."""
     if 'target_generator' not in cfg.model:
         return Counter()
-    cfg.model.target_generator.init_cfg = dict(type='Pretrained', checkpoint=cfg.tokenizer)
+    cfg.model.target_generator.init_cfg = dict(type='PretrainedTokenizer', checkpoint=cfg.tokenizer)
     return Counter(model=1)
 
 

@@ -7,6 +7,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
 from mmpretrain.registry import HOOKS
 
+from cae_mm.checkpoint.loader import encoder_of
 from cae_mm.evaluation.protocol import measure, prepare, rgb_preprocess
 
 
@@ -18,6 +19,8 @@ class KNNHook(Hook):
     the checkpoint of the epoch is written. Folder, classes and k are checked before the training starts;
     a measurement that fails later is a warning. Random states and training modes stay as they are, so the
     training is the same with and without this hook.
+
+    The encoder is one of ours, or that of mmpretrain's MAE, BEiT or CAE, see ``encoder_of``.
 
     Args:
         data_root (str): directory with train/CLASS/* and val/CLASS/*.
@@ -48,14 +51,15 @@ class KNNHook(Hook):
         """Check all that can be checked before a training.
 
         Raises:
-            FileNotFoundError, ValueError: see ``prepare``, ``rgb_preprocess``.
+            FileNotFoundError, ValueError: see ``encoder_of``, ``prepare``, ``rgb_preprocess``.
         """
         if not isinstance(runner._train_loop, BaseLoop):
             return  # a test run
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         workers = runner.train_dataloader.num_workers if self.num_workers is None else self.num_workers
-        self.loaders = prepare(model.backbone, self.data_root, self.settings['feature'], self.settings['k'],
-                               batch_size=self.batch_size, num_workers=workers)
+        self.loaders = prepare(
+            encoder_of(model.backbone), self.data_root, self.settings['feature'], self.settings['k'],
+            batch_size=self.batch_size, num_workers=workers)
         self.encoder = model.backbone, rgb_preprocess(model.data_preprocessor)
         if self.settings['amp'] is None:
             self.settings['amp'] = next(model.parameters()).is_cuda
@@ -66,7 +70,8 @@ class KNNHook(Hook):
             return
         epoch = runner.epoch + 1
         try:
-            results = measure(*self.encoder, self.loaders, **self.settings)
+            backbone, preprocess = self.encoder
+            results = measure(encoder_of(backbone), preprocess, self.loaders, **self.settings)
             # But for the sweep by which the probe chose its penalty.
             results = {name: value for name, value in results.items() if 'held_out' not in name}
             runner.logger.info(f'Epoch {epoch}: ' + ', '.join(

@@ -19,7 +19,7 @@ class CAEDecoder(BaseModule):
         num_outputs (int): K, codes of the tokenizer, or values of a patch for pixel targets.
         embed_dims (int): width D.
         num_heads (int): attention heads.
-        depth (int): blocks.
+        depth (int): blocks; with none, norm and linear layer read the latents as they are.
         mlp_ratio, drop_path_rate, layer_scale_init_value, attn_dims: see ``TransformerBlock``;
             the drop path rate grows linearly from 0 over the blocks.
     """
@@ -50,7 +50,8 @@ class CAEDecoder(BaseModule):
 
         ``context``, the latents of class token and visible patches, is what this decoder must not see.
         """
-        x = predicted + gather_tokens(self.pos_embed[:, 1:], masked)
+        # Positions tell the blocks' tokens apart.
+        x = predicted + gather_tokens(self.pos_embed[:, 1:], masked) if self.blocks else predicted
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x))

@@ -25,7 +25,7 @@ from tests import toy
 
 from .conftest import ROOT
 
-CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / 'configs').glob('[!_]*/*.py')
+CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / 'configs').glob('[!_]*/**/*.py')
                  if path.parent.name != 'benchmark')
 PAGES = ['README.md', *(f'docs/{path.name}' for path in sorted((ROOT / 'docs').glob('*.md')))]
 # What stands for the reader's own in the pages, and what it is here: DIR has every layout of data.
@@ -96,7 +96,7 @@ def first_of_each_kind():
     for tool, words in commands(PAGES):
         if tool == 'benchmark.py':  # see test_benchmark
             continue
-        kind = next((Path(word).parent.name for word in words if word.startswith('configs/')), '')
+        kind = next((Path(word).parts[1] for word in words if word.startswith('configs/')), '')
         chosen.setdefault((alone(tool, words)[0], kind), (tool, words))
     return list(chosen.values())
 
@@ -181,8 +181,7 @@ def test_every_option_of_a_command_changes_its_config(tool, words, here, monkeyp
     less = {key: dict(cfg_options={k: v for k, v in options.items() if k != key}) for key in options}
     less |= {key: {key: None} for key in ('data_root', 'pretrained') if vars(args).get(key)}
     for key, change in less.items():
-        without = config(**change)
-        assert key in without or '.' not in key, f'{key}: there is no such key'
+        without = config(**change)  # a key that nothing reads was refused with the whole
         changed = {name for name in whole | without if whole.get(name) != without.get(name)}
         # A short name is to reach its places; one that repeats the config's own value has done so, and
         # load_from is read where it stands, by the Runner.
@@ -193,7 +192,7 @@ def test_every_option_of_a_command_changes_its_config(tool, words, here, monkeyp
 def write_toy_config(path):
     """Write a small copy of a config under its own path."""
     settings = Namespace(config=str(ROOT / path), data_root=None, work_dir=None, launcher='none',
-                         cfg_options=dict(SHORT[Path(path).parent.name]))
+                         cfg_options=dict(SHORT[Path(path).parts[1]]))
     cfg = launch.load_config(settings)
     toy.shrink(cfg)
     if cfg.model.get('target_generator', {}).get('type') == 'DALLETokenizer':  # its weights are far away

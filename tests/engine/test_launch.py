@@ -100,7 +100,7 @@ def test_nothing_moves_by_itself(load):
 def test_tokenizer(load):
     assert 'init_cfg' not in load().model.target_generator
     cfg = load('--cfg-options', 'tokenizer=dvae.pth')
-    assert cfg.model.target_generator.init_cfg == dict(type='Pretrained', checkpoint='dvae.pth')
+    assert cfg.model.target_generator.init_cfg == dict(type='PretrainedTokenizer', checkpoint='dvae.pth')
 
 
 def test_pretrained(load):

@@ -161,6 +161,13 @@ def test_attention_is_that_of_the_formula():
                                atol=1e-5, rtol=1e-5)
 
 
+def test_without_blocks_the_decoder_is_norm_and_layer():
+    decoder = MODELS.build(dict(type='CAEDecoder', grid_size=4, num_outputs=5, embed_dims=16, depth=0))
+    predicted = torch.randn(2, 3, 16)
+    logits = decoder(predicted, torch.tensor([[0, 1, 2], [3, 4, 5]]))
+    assert torch.equal(logits, decoder.head(decoder.norm(predicted)))
+
+
 def test_flops_are_those_counted():
     """One forward pass counted by PyTorch; ours says three times that, less for the target."""
     from torch.nn.attention import SDPBackend, sdpa_kernel

@@ -5,6 +5,7 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from cae_mm.models import DALLETokenizer, DiscreteVAE, PixelTarget, TargetGenerator
+from cae_mm.models.targets import TokenizerLogits
 
 SIZES = dict(num_codes=24, hidden_dims=8, num_groups=2, blocks_per_group=1)
 
@@ -159,3 +160,18 @@ def test_a_teacher_of_ours(tmp_path):
     masked = cae(dict(given), 32).train()  # through CAE's own decoder, of masked patches alone
     out = masked.forward_masked(torch.rand(1, 3, 32, 32), torch.arange(16)[None] < 8)
     assert out.ids.shape == (1, 8, 32)
+
+
+@pytest.mark.parametrize('kind', [DALLETokenizer, DiscreteVAE])
+def test_logits_for_the_classes_of_mmpretrain(kind):
+    """Their likeliest codes are the targets; random weights are refused, and none is trained."""
+    with pytest.raises(FileNotFoundError, match='random weights'):
+        TokenizerLogits(dict(type=f'mmpretrain.{kind.__name__}', **SIZES))
+    module = TokenizerLogits(dict(type=f'mmpretrain.{kind.__name__}', allow_random=True, **SIZES)).train()
+    images, masked = torch.rand(2, 3, 32, 32), torch.tensor([[0, 3, 5], [1, 2, 15]])
+    grid = module.tokenizer.grid_size(32, 32)
+    logits = module(images)
+    assert logits.shape == (2, module.tokenizer.num_outputs, *grid)
+    codes = logits.argmax(1).flatten(1).gather(1, masked)
+    assert torch.equal(codes, module.tokenizer.get_targets(images, masked))
+    assert not any(p.requires_grad for p in module.parameters()) and not module.tokenizer.training

@@ -52,7 +52,7 @@ class TeacherFeatures(TargetGenerator):
         self.stride, dims = self.backbone.patch_size, self.backbone.embed_dims
         self.num_outputs, self.dtype = projection or dims, getattr(torch, dtype)
         self.projection = nn.Linear(dims, projection, bias=False) if projection else nn.Identity()
-        if init_cfg and init_cfg.get('type', 'Pretrained') == 'Pretrained':
+        if init_cfg:
             kind = 'PretrainedTimm' if isinstance(self.backbone, TimmViT) else 'PretrainedEncoder'
             self.loaded = self.load(self.backbone, dict(init_cfg, type=kind))
             if projection:

@@ -7,8 +7,6 @@ data_root = 'demo_out/data/imagenet'
 # --- what changes results -----------------------------------------------------------------------
 model = dict(
     type='MAE',
-    data_preprocessor=dict(type='SelfSupDataPreprocessor', mean=[123.675, 116.28, 103.53],
-                           std=[58.395, 57.12, 57.375]),
     backbone=dict(
         type='MAEViT', arch=dict(embed_dims=128, num_layers=6, num_heads=4, feedforward_channels=512),
         img_size=64, patch_size=8, mask_ratio=0.75),

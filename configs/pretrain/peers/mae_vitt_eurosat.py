@@ -1,17 +1,25 @@
 # mmpretrain's MAE, with the encoder, images and optimisation of cae_vitt_eurosat, to compare with CAE.
 #   tools/train.py configs/pretrain/peers/mae_vitt_eurosat.py --data-root DIR
-_base_ = './mae_vitt_demo.py'
-data_root = 'data/eurosat'
+_base_ = '../cae_vitt_eurosat.py'
+tokenizer = None
 
-# --- what changes results -----------------------------------------------------------------------
+# Keys that change results.
 model = dict(
-    backbone=dict(arch=dict(embed_dims=192, num_heads=3, feedforward_channels=768)),
-    neck=dict(embed_dim=192, decoder_embed_dim=192, decoder_num_heads=3))
+    _delete_=True, type='MAE',
+    backbone=dict(
+        type='MAEViT', arch=dict(embed_dims=192, num_layers=6, num_heads=3, feedforward_channels=768),
+        img_size=64, patch_size=8, mask_ratio=0.75),
+    neck=dict(
+        type='MAEPretrainDecoder', num_patches=64, patch_size=8, embed_dim=192,
+        decoder_embed_dim=192, decoder_depth=2, decoder_num_heads=3),
+    head=dict(
+        type='MAEPretrainHead', norm_pix=True, patch_size=8,
+        loss=dict(type='PixelReconstructionLoss', criterion='L2')),
+    init_cfg=[dict(type='Xavier', layer='Linear', distribution='uniform'),
+              dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0)])
 pipeline = [
     dict(type='LoadRGBImage'),
-    dict(type='RandomResizedCrop', scale=64, crop_ratio_range=(0.6, 1.0), backend='pillow',
-         interpolation='bicubic'),
-    dict(type='RandomFlip', prob=0.5),
+    dict(type='TwoViewCrop', size=64, scale=(0.6, 1.0)),
     dict(type='PackInputs'),
 ]
-train_dataloader = dict(dataset=dict(dataset=dict(data_root=data_root, pipeline=pipeline)))
+train_dataloader = dict(dataset=dict(dataset=dict(pipeline=pipeline)))
