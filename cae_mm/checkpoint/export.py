@@ -1,4 +1,4 @@
-"""Encoders and classifiers for other libraries; each gave there what it gives here before it gets its name."""
+"""Encoders and classifiers for other libraries, which compute there what they compute here."""
 import io
 import json
 from pathlib import Path
@@ -23,12 +23,10 @@ FILES = {'onnx': '.onnx', 'torch-export': '.pt2', 'safetensors': '.safetensors'}
 FOLDERS = ('huggingface', 'timm')
 TOLERANCE = 1e-4  # of the greatest number, or of 1
 CROP = 0.875  # side of the middle of an image that is looked at: 224 of 256 pixels
-# timm's names of widths, of its ViT and its BEiT; of others 'base', whose sizes model_args replace.
-SIZES = {192: ('tiny', 'base'), 384: ('small', 'base'), 1024: ('large', 'large')}
 
 
 class Exported(nn.Module):
-    """An encoder or a classifier as others run it, on RGB images that are normalised by ``mean`` and ``std``.
+    """An encoder or a classifier as others run it, on RGB images normalised by ``mean`` and ``std``.
 
     Args:
         encoder (CAEViT): gives 'raw' tokens, or, in a classifier, what ``fc`` reads.
@@ -47,12 +45,18 @@ class Exported(nn.Module):
         self.facts = facts_of(encoder) | dict(mean=self.mean, std=self.std, channel_order='RGB')
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) -> logits (B, K); or the class token (B, C) and, for each tap, a map (B, C, h, w)."""
+        """(B, 3, H, W) -> logits (B, K); or class token (B, C) and, for each tap, a map (B, C, h, w)."""
         outputs = self.encoder(images)
         if self.fc is not None:
             return (self.fc(outputs[-1]),)
         grid = self.encoder.grid(*images.shape[-2:])
         return outputs[-1][:, 0], *(tokens[:, 1:].mT.unflatten(2, grid) for tokens in outputs)
+
+    def arrays(self) -> dict[str, Tensor]:
+        """Its arrays, by the names of a checkpoint of ours."""
+        names = {'encoder': 'backbone', 'fc': 'head.fc'}
+        return {f'{names[part]}.{name}': value for part, module in self.named_children()
+                for name, value in module.state_dict().items()}
 
 
 def read_model(path: str | Path, encoder_only: bool = False, out_indices: tuple[int, ...] = (-1,),
@@ -66,8 +70,8 @@ def read_model(path: str | Path, encoder_only: bool = False, out_indices: tuple[
         out_indices (tuple[int, ...]): taps of an encoder.
         img_size (tuple[int, int], optional): height and width; by default those of its training.
         num_heads (int, optional): see ``heads_of``.
-        pooling (str, optional): 'token' or 'mean', what a classifier reads; by default as its names tell, and
-            the mean for those of ours, whose names do not.
+        pooling (str, optional): what a classifier reads, 'token' or 'mean'; by default as its names tell,
+            and the mean for ours, which do not.
         report (list[str], optional): what was found is appended.
 
     Raises:
@@ -78,24 +82,24 @@ def read_model(path: str | Path, encoder_only: bool = False, out_indices: tuple[
     layout = detect_origin(state)
     pairs = theirs_to_ours(layout, prefix_of(state, layout))
     kind = kind_of({translate(name, pairs) for name in state})
-    options, fc = dict(out_type='raw', out_indices=out_indices), None
+    options, fc, what = dict(out_type='raw', out_indices=out_indices), None, f'encoder of a model ({kind})'
     if kind == 'classifier' and not encoder_only:
         ours = to_ours(state, layout)
         fc = nn.Linear(*ours['head.fc.weight'].shape[::-1])
         fc.load_state_dict({name: ours[f'head.fc.{name}'] for name in ('weight', 'bias')})
         pooling = pooling or pooling_of(state, layout) or 'mean'
-        options['out_type'] = dict(token='cls_token', mean='avg_featmap')[pooling]
-    own = arguments_of(path, num_heads) | options
-    encoder = CAEViT(**own | dict(img_size=img_size or own['img_size']))
+        options = dict(out_type=dict(token='cls_token', mean='avg_featmap')[pooling])
+        what = f'classifier of {fc.out_features} classes by the {pooling}'
+    options = arguments_of(path, num_heads) | options | (dict(img_size=img_size) if img_size else {})
+    encoder = CAEViT(**options)
     load_backbone(encoder, path, trained_with=num_heads and dict(num_heads=num_heads))
-    what = f'classifier of {fc.out_features} classes, which reads the {pooling}' if fc else f'encoder of a {kind}'
-    report.append(f'{layout}, {what}: {encoder.num_layers} blocks, width {encoder.embed_dims}, patches of '
-                  f'{encoder.patch_size}, images of {{}}x{{}}'.format(*facts_of(encoder)['img_size']))
-    if not own['final_norm']:
+    report.append('{}, {}: {} blocks, width {}, patches of {}, images of {}x{}'.format(
+        layout, what, encoder.num_layers, encoder.embed_dims, encoder.patch_size, *options['img_size']))
+    if not options['final_norm']:
         report.append('it has no final norm: of use are the maps')
     facts = encoder.trained_with
     if not facts.get('mean'):
-        report.append("how its pixels were normalised the file does not say: taken are ImageNet's mean and std")
+        report.append("the file does not say how pixels were normalised: ImageNet's mean and std are taken")
     if facts.get('channel_order') == 'BGR':  # What is exported takes RGB.
         encoder.patch_embed.weight.data = encoder.patch_embed.weight.data.flip(1)
         facts |= {name: facts[name][::-1] for name in ('mean', 'std')}
@@ -120,23 +124,18 @@ def export(model: Exported, out: str | Path, to: str, card: str = '') -> list[st
         RuntimeError: when the other library computes other numbers.
     """
     out = Path(out)
-    if to in FILES and out.suffix != FILES[to]:
+    if to in FOLDERS:
+        return write_folder(model, out, to, card)
+    if out.suffix != FILES[to]:
         raise ValueError(f'{out}: name a {FILES[to]} file')
-    if to == 'safetensors':
-        write_checkpoint(arrays_of(model), out, meta={KEY: model.facts})
-        return [f"cae_mm.get_model(pretrained='{out}')"]
-    return (write_folder if to in FOLDERS else write_graph)(model, out, to, card)
+    if to != 'safetensors':
+        return write_graph(model, out, to)
+    write_checkpoint(model.arrays(), out, meta={KEY: model.facts})
+    return [f"cae_mm.get_model(pretrained='{out}')"]
 
 
-def arrays_of(model: Exported) -> dict[str, Tensor]:
-    """The model's arrays, by the names of a checkpoint of ours."""
-    parts = {'backbone': model.encoder, 'head.fc': model.fc or nn.Identity()}
-    return {f'{part}.{name}': value for part, module in parts.items()
-            for name, value in module.state_dict().items()}
-
-
-def write_graph(model: Exported, out: Path, to: str, card: str = '') -> list[str]:
-    """An ONNX file or a program of torch.export, for batches of any size and, where they can, images too."""
+def write_graph(model: Exported, out: Path, to: str) -> list[str]:
+    """An ONNX file or a program of torch.export, for any batch size and, where it can be, image size."""
     encoder, (height, width) = model.encoder, model.facts['img_size']
     patch, sizes, dims = encoder.patch_size, [(2, height, width), (1, height, width)], {0: Dim('batch')}
     if encoder.any_size:
@@ -170,27 +169,29 @@ def write_graph(model: Exported, out: Path, to: str, card: str = '') -> list[str
 
 
 def compare(what: str, got: list[Tensor], want: list[Tensor], images: Tensor) -> str:
-    """How much other outputs differ from ours, in a sentence.
-
-    Raises:
-        RuntimeError: when that is more than ``TOLERANCE``.
-    """
-    worst = max(float((a - b).abs().max() / b.abs().max().clamp(min=1)) for a, b in zip(got, want, strict=True))
-    size = 'x'.join(map(str, images.shape))
+    """How much other outputs differ from ours; a RuntimeError when that is more than ``TOLERANCE``."""
+    worst = max(float((a - b).abs().max() / b.abs().max().clamp(min=1))
+                for a, b in zip(got, want, strict=True))
+    report = f'{what} differs from PyTorch by {worst:.1e} for images of {"x".join(map(str, images.shape))}'
     if not worst <= TOLERANCE:
-        raise RuntimeError(f'{what} differs by {worst:.1e} from PyTorch for images of {size}: nothing is written')
-    return f'{what} differs by {worst:.1e} for images of {size}'
+        raise RuntimeError(f'{report}: nothing is written')
+    return report
 
 
 @torch.no_grad()
-def write_folder(model: Exported, out: Path, to: str, card: str = '') -> list[str]:
+def write_folder(model: Exported, out: Path, to: str, card: str) -> list[str]:
     """A folder for timm and transformers' wrapper of it, or for transformers' BEiT; see ``export``."""
     encoder, (height, width) = model.encoder, model.facts['img_size']
+    if to == 'huggingface' and height != width:
+        raise ValueError(f"transformers' BEiT takes square images, these are of {height}x{width}: take "
+                         '--to timm, which transformers loads too')
     if isinstance(encoder.norm, nn.Identity):  # Which those have: of use are the maps, which it is not in.
         encoder.norm = nn.LayerNorm(encoder.embed_dims, eps=LAYER_NORM_EPS)
     pooling = 'mean' if encoder.out_type == 'avg_featmap' else 'token'
-    state = from_ours(arrays_of(model), layout_for(model, to), pooling)
-    state = {name.removeprefix('encoder.'): value for name, value in state.items() if 'position_index' not in name}
+    # timm's BEiT, for relative positions, has the authors' names.
+    layout = 'transformers' if to == 'huggingface' else 'official' if encoder.fixed_size else 'timm'
+    state = {name.removeprefix('encoder.'): value for name, value in from_ours(
+        model.arrays(), layout, pooling).items() if not name.endswith('_index')}
     images = torch.randn(2, encoder.patch_embed.in_channels, height, width)
     want = model(images)[0] if model.fc else encoder.encode(images)
     with new_folder(out) as folder:
@@ -205,63 +206,53 @@ def write_folder(model: Exported, out: Path, to: str, card: str = '') -> list[st
         else:
             import transformers
             kind = 'AutoModelForImageClassification' if model.fc else 'AutoModel'
-            theirs = getattr(transformers, kind).from_pretrained(folder).eval()
-            got = theirs(images).logits if model.fc else theirs(images).last_hidden_state
+            given = getattr(transformers, kind).from_pretrained(folder).eval()(images)
+            got = given.logits if model.fc else given.last_hidden_state
             usage = f"transformers.{kind}.from_pretrained('{out}')"
         report = compare(to, [got], [want], images)
     return [report, usage]
 
 
-def layout_for(model: Exported, to: str) -> str:
-    """Whose names a folder's arrays have: timm's BEiT, which has relative positions, has those of the authors.
-
-    Raises:
-        ValueError: for images that are not square, which transformers' BEiT does not take.
-    """
-    size = model.facts['img_size']
-    if to == 'huggingface' and size[0] != size[1]:
-        raise ValueError(f"transformers' BEiT takes square images, these are of {size[0]}x{size[1]}: take --to "
-                         'timm, which transformers loads too')
-    return 'transformers' if to == 'huggingface' else 'official' if model.encoder.fixed_size else 'timm'
-
-
 def for_timm(model: Exported, pooling: str) -> dict[str, dict]:
     """What timm, and transformers' TimmWrapperModel, read beside the arrays, by file."""
-    encoder, (height, width) = model.encoder, model.facts['img_size']
-    channels, relative = encoder.patch_embed.in_channels, encoder.fixed_size
-    classes, pool = model.fc.out_features if model.fc else 0, dict(token='token', mean='avg')[pooling]
+    encoder, size, relative = model.encoder, model.facts['img_size'], model.encoder.fixed_size
+    classes, channels = model.fc.out_features if model.fc else 0, encoder.patch_embed.in_channels
     arguments = dict(
-        img_size=[height, width], patch_size=encoder.patch_size, embed_dim=encoder.embed_dims, in_chans=channels,
-        depth=encoder.num_layers, num_heads=model.facts['num_heads'], init_values=0.1, global_pool=pool,
+        img_size=size, patch_size=encoder.patch_size, in_chans=channels, embed_dim=encoder.embed_dims,
+        depth=encoder.num_layers, num_heads=model.facts['num_heads'], init_values=0.1,
         mlp_ratio=encoder.blocks[0].mlp.fc1.out_features / encoder.embed_dims,
+        global_pool=dict(token='token', mean='avg')[pooling],
         **dict(use_abs_pos_emb=True, use_rel_pos_bias=True) if relative else {})
-    pixels = {name: [x / 255 for x in getattr(model, name)] for name in ('mean', 'std')}
-    size = SIZES.get(encoder.embed_dims, ('base', 'base'))[relative]
+    # The arguments replace the sizes in the name; without its width nothing is known by it.
+    name = {192: 'tiny', 384: 'small', 1024: 'large'}.get(encoder.embed_dims, 'base')
     return {'config.json': dict(
-        architecture=f'{"beit" if relative else "vit"}_{size}_patch16_224', num_classes=classes,
-        num_features=encoder.embed_dims, global_pool=pool, model_args=arguments,
+        architecture=f'beit_{name if name == "large" else "base"}_patch16_224' if relative
+        else f'vit_{name}_patch16_224', num_classes=classes, num_features=encoder.embed_dims,
+        model_args=arguments, **dict(label_names=model.classes) if model.classes else {},
         pretrained_cfg=dict(
-            input_size=[channels, height, width], fixed_input_size=True, pool_size=None, crop_pct=CROP,
-            interpolation='bicubic', crop_mode='center', num_classes=classes, first_conv='patch_embed.proj',
-            classifier='head', **pixels),
-        **dict(label_names=model.classes) if model.classes else {})}
+            input_size=[channels, *size], fixed_input_size=True, pool_size=None, crop_pct=CROP,
+            crop_mode='center', interpolation='bicubic', num_classes=classes, classifier='head',
+            first_conv='patch_embed.proj', mean=[x / 255 for x in model.mean],
+            std=[x / 255 for x in model.std]))}
 
 
 def for_transformers(model: Exported, pooling: str) -> dict[str, dict]:
-    """What transformers' BEiT and its image processor read beside the arrays, by file."""
-    encoder, side = model.encoder, model.facts['img_size'][0]
-    names = model.classes or [f'LABEL_{i}' for i in range(model.fc.out_features if model.fc else 0)]
-    labels = dict(id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)})
-    return {'config.json': dict(
+    """What transformers' BEiT and an image processor read beside the arrays, by file."""
+    encoder, side, labels = model.encoder, model.facts['img_size'][0], {}
+    if model.fc:
+        names = model.classes or [f'LABEL_{i}' for i in range(model.fc.out_features)]
+        labels = dict(id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)})
+    config = dict(
         model_type='beit', architectures=['BeitForImageClassification' if model.fc else 'BeitModel'],
-        hidden_size=encoder.embed_dims, num_hidden_layers=encoder.num_layers,
-        num_attention_heads=model.facts['num_heads'], layer_norm_eps=LAYER_NORM_EPS, image_size=side,
-        intermediate_size=encoder.blocks[0].mlp.fc1.out_features, patch_size=encoder.patch_size,
-        num_channels=encoder.patch_embed.in_channels, use_absolute_position_embeddings=True,
-        use_relative_position_bias=encoder.fixed_size, use_mean_pooling=pooling == 'mean',
-        layer_scale_init_value=0.1, drop_path_rate=0., **labels if model.fc else {}),
-            'preprocessor_config.json': dict(
+        hidden_size=encoder.embed_dims, intermediate_size=encoder.blocks[0].mlp.fc1.out_features,
+        num_hidden_layers=encoder.num_layers, num_attention_heads=model.facts['num_heads'],
+        num_channels=encoder.patch_embed.in_channels, image_size=side, patch_size=encoder.patch_size,
+        layer_norm_eps=LAYER_NORM_EPS, layer_scale_init_value=0.1, drop_path_rate=0.,
+        use_absolute_position_embeddings=True, use_relative_position_bias=encoder.fixed_size,
+        use_mean_pooling=pooling == 'mean', **labels)
+    processor = dict(
         image_processor_type='BitImageProcessor', do_convert_rgb=True, do_resize=True, do_center_crop=True,
         do_rescale=True, do_normalize=True, resample=3, size=dict(shortest_edge=round(side / CROP)),
         crop_size=dict(height=side, width=side), image_mean=[x / 255 for x in model.mean],
-        image_std=[x / 255 for x in model.std])}
+        image_std=[x / 255 for x in model.std])
+    return {'config.json': config, 'preprocessor_config.json': processor}

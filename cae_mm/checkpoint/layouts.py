@@ -136,7 +136,8 @@ COPIES = {'official': 'alignment_encoder.', 'mmpretrain': 'teacher.'}
 DERIVED = [r'.*relative_position_index', r'alignment_encoder\..*', r'teacher\..*',
            r'target_generator\..*']
 # Arrays that do not belong to the encoder, in layouts that give it no prefix: MAE's decoder, heads.
-BESIDE_ENCODER = [r'decoder_.*', r'(embeddings\.)?mask_token', r'head\..*', r'pre_logits\..*', r'lm_head\..*']
+BESIDE_ENCODER = [r'decoder_.*', r'(embeddings\.)?mask_token', r'head\..*', r'pre_logits\..*',
+                  r'lm_head\..*']
 
 # Attention heads, which arrays do not tell, by width, or by width and number of blocks, where they are
 # not width / 64: large models, a small one of mmpretrain; and the authors' tiny and small.

@@ -25,8 +25,8 @@ def fetch(checkpoint: str | Path | None, sha256: str | None = None) -> Path:
 
     Args:
         checkpoint (str | Path, optional): a path, which of a folder is that of its ``model.safetensors``;
-            'hf-hub:OWNER/MODEL', with '@REVISION' where it is not the newest, which has that file; or a URL.
-            Each may end with ``#sha256=DIGEST``.
+            'hf-hub:OWNER/MODEL', or that with '@REVISION', which has such a file; or a URL. Each may
+            end with ``#sha256=DIGEST``.
         sha256 (str, optional): the whole hexadecimal digest the file must have.
 
     Raises:
@@ -56,8 +56,8 @@ def fetch(checkpoint: str | Path | None, sha256: str | None = None) -> Path:
         try:
             path = Path(hf_hub_download(model, WEIGHTS, revision=revision or None))
         except (OSError, ValueError, HfHubHTTPError) as error:
-            raise FileNotFoundError(f'cannot download {WEIGHTS} of {url}: {error}. Fetch it where there is a '
-                                    'network, and give the path of its folder') from error
+            raise FileNotFoundError(f'cannot download {WEIGHTS} of {url}: {error}. Fetch it where there is '
+                                    'a network, and give the path of its folder') from error
     else:
         path = Path(url).expanduser()
         path = path / WEIGHTS if path.is_dir() else path

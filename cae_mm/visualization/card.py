@@ -14,22 +14,25 @@ USE = {
     'timm': '''import timm
 from timm.data import create_transform, resolve_model_data_config
 
-model = timm.create_model('local-dir:{name}', pretrained=True).eval()    # or 'hf-hub:OWNER/{name}'
+model = timm.create_model('local-dir:{name}', pretrained=True).eval()    # on the Hub: 'hf-hub:OWNER/{name}'
 transform = create_transform(**resolve_model_data_config(model), is_training=False)
-{what} = model(transform(image).unsqueeze(0))
+output = model(transform(image).unsqueeze(0))    # {output}
 maps = timm.create_model('local-dir:{name}', pretrained=True, features_only=True, out_indices={taps})''',
-    'huggingface': '''from transformers import AutoBackbone, AutoImageProcessor, {kind}
+    'huggingface': '''from transformers import AutoImageProcessor, BeitBackbone, {kind}
 
-processor = AutoImageProcessor.from_pretrained('{name}')    # or 'OWNER/{name}'
+processor = AutoImageProcessor.from_pretrained('{name}')    # on the Hub: 'OWNER/{name}'
 model = {kind}.from_pretrained('{name}')
 output = model(**processor(image, return_tensors='pt')).{output}
-maps = AutoBackbone.from_pretrained('{name}', out_indices={stages})''',
+maps = BeitBackbone.from_pretrained('{name}', out_indices={stages})''',
 }
-ABOUT = """{header}
+CARD = """---
+library_name: {library}
+pipeline_tag: image-{task}{license_line}
+tags: [cae, context-autoencoder]
+---
 # {name}
 
-A vision transformer of {depth} blocks and {width} channels, {heads} heads, patches of {patch} pixels, images of {height} x {size_w},
-{trained} with [CAE](https://arxiv.org/abs/2202.03026), the Context Autoencoder.
+A vision transformer in the form of [CAE](https://arxiv.org/abs/2202.03026), the Context Autoencoder.
 
 {found}
 
@@ -39,10 +42,10 @@ A vision transformer of {depth} blocks and {width} channels, {heads} heads, patc
 {use}
 ```
 
-With cae_mm: `cae_mm.get_model(pretrained='{name}')`, or `pretrained='hf-hub:OWNER/{name}'`, gives the encoder.
+With cae_mm, `cae_mm.get_model(pretrained='{name}')` gives the encoder; on the Hub, `'hf-hub:OWNER/{name}'`.
 
-RGB pixels of 0 to 255 are normalised by the mean {mean} and the deviation {std}; the image's shorter side is resized to {resize} pixels, its
-middle is cut out. That crop is the usual one, and not read from the checkpoint.
+RGB pixels of 0 to 255 are normalised by the mean {mean} and the deviation {std}.
+The shorter side is resized to {resize} pixels and the middle cut out, a usual crop: the checkpoint tells none.
 
 ## Data
 
@@ -62,6 +65,8 @@ This folder was written by `{command}`.
 
 {licence}
 """
+RECIPE = '{done}: `python tools/train.py CONFIG` of cae_mm, with this config:\n\n```python\n{config}\n```'
+UNKNOWN = 'The checkpoint does not say.'
 
 
 def model_card(model: Exported, checkpoint: str | Path, out: str | Path, to: str, found: list[str],
@@ -77,53 +82,40 @@ def model_card(model: Exported, checkpoint: str | Path, out: str | Path, to: str
         licence (str, optional): of the weights, by its identifier.
     """
     path = fetch(checkpoint)
-    meta, encoder, name = read_weights(path)[1], model.encoder, Path(out).resolve().name
-    height, width = model.facts['img_size']
-    # Of paths of the machine the last name is enough.
-    config = re.sub(r"'/(?:[^'\n]*/)?([^'/\n]+)'", r"'\1'", str(meta.get('cfg', '')).strip())
-    images, [root] = meta.get('images') or {}, re.findall(r"^data_root = '(.*)'$", config, re.M) or ['']
-    data = [f'{images["dataset"]:,} images'] if images.get('dataset') else []
-    data += [f'`{root}`'] if root else []
+    meta, depth, is_classifier = read_weights(path)[1], model.encoder.num_layers, model.fc is not None
+    # Of paths of the machine the last name is enough, and marks would end the block of code.
+    config = str(meta.get('cfg', '')).replace('```', '').strip()
+    config = re.sub(r"'/(?:[^'\n]*/)?([^'/\n]+)'", r"'\1'", config)
+    images = (meta.get('images') or {}).get('dataset')
+    data = ([f'{images:,} images'] if images else []) + re.findall(r"^data_root = '(.*)'$", config, re.M)
     data += [f'classes: {", ".join(model.classes)}'] if model.classes else []
-    tags = ['license: ' + licence] if licence else []
-    depth, fc = encoder.num_layers, model.fc is not None
-    taps = [round(depth * part) - 1 for part in (1 / 3, 1 / 2, 2 / 3, 1)]
-    use = USE[to].format(
-        name=name, what='logits' if fc else 'features', taps=tuple(taps), stages=[tap + 1 for tap in taps],
-        kind='AutoModelForImageClassification' if fc else 'AutoModel',
-        output='logits' if fc else 'last_hidden_state')
-    return ABOUT.format(
-        header='\n'.join(['---', 'library_name: ' + dict(timm='timm', huggingface='transformers')[to],
-                          f'pipeline_tag: image-{"classification" if fc else "feature-extraction"}', *tags,
-                          'tags: [cae, context-autoencoder]', '---']),
-        name=name, depth=depth, width=encoder.embed_dims, heads=model.facts['num_heads'],
-        patch=encoder.patch_size, height=height, size_w=width, trained='fine-tuned' if fc else 'pre-trained',
-        found='\n'.join(f'- {line}' for line in found), use=use, mean=model.mean, std=model.std,
-        resize=round(min(height, width) / CROP), data=', '.join(data) or 'The checkpoint does not say.',
-        numbers=numbers(path, meta) or 'No log of the training lies beside the checkpoint.',
-        recipe=f'{done(meta)} `python tools/train.py CONFIG` of cae_mm, with this config:\n\n<details>\n\n```python\n'
-               f'{config}\n```\n\n</details>' if config else 'The checkpoint does not say.',
-        command=shlex.join([f'tools/{Path(sys.argv[0]).name}', *(Path(word).name for word in sys.argv[1:])]),
+    done = [f'{meta[key]:,} {unit}' for key, unit in (('epoch', 'epochs'), ('iter', 'iterations'), (
+        'seed', 'as the seed')) if key in meta]
+    taps = tuple(round(depth * part) - 1 for part in (1 / 3, 1 / 2, 2 / 3, 1))
+    name, libraries = Path(out).resolve().name, dict(timm='timm', huggingface='transformers')
+    features = 'features' if to == 'timm' else 'last_hidden_state'
+    return CARD.format(
+        library=libraries[to], task='classification' if is_classifier else 'feature-extraction', name=name,
+        license_line=f'\nlicense: {licence}' if licence else '', found='\n'.join(f'- {x}' for x in found),
+        use=USE[to].format(name=name, taps=taps, stages=[tap + 1 for tap in taps],
+                           kind='AutoModelForImageClassification' if is_classifier else 'AutoModel',
+                           output='logits' if is_classifier else features),
+        mean=model.mean, std=model.std, resize=round(min(model.facts['img_size']) / CROP),
+        data=', '.join(data) or UNKNOWN, numbers=numbers(path, meta),
+        recipe=RECIPE.format(done=', '.join(done), config=config) if config else UNKNOWN,
+        command=shlex.join([f'tools/{Path(sys.argv[0]).name}', *(Path(arg).name for arg in sys.argv[1:])]),
         licence=licence or 'Not stated. Ask who trained it.')
 
 
-def done(meta: dict) -> str:
-    """How long it was trained, in a sentence."""
-    parts = [f'{meta[key]:,} {unit}' for key, unit in (('epoch', 'epochs'), ('iter', 'iterations')) if meta.get(key)]
-    seed = f', seed {meta["seed"]}' if 'seed' in meta else ''
-    return f'{", ".join(parts)}{seed}.' if parts else ''
-
-
 def numbers(path: Path, meta: dict) -> str:
-    """A table of the last losses, and of what an evaluation of just this checkpoint gave."""
-    records = []
+    """A table of the last losses, and of what evaluations of just this checkpoint gave."""
+    records, step = [], meta.get('iter', -1)
     with suppress(FileNotFoundError):
-        records = read_scalars(path.parent)
-    step, last = meta.get('iter', -1), {}
-    for record in records:
-        if 'loss' in record and record.get('step', step + 1) <= step:
-            last |= {key: value for key, value in record.items() if 'loss' in key}
-        elif 'loss' not in record and record.get('step') in (meta.get('epoch') or step, step):
-            last |= {key: value for key, value in record.items() if key not in ('step', 'time', 'data_time')}
-    rows = [f'| {key} | {value:.4g} |' for key, value in last.items() if isinstance(value, (int, float))]
-    return '\n'.join(['| | at the end of the training |', '|---|---|', *rows]) if rows else ''
+        records = [record for record in read_scalars(path.parent) if 'step' in record]
+    trained = [record for record in records if 'loss' in record and record['step'] <= step][-1:]
+    tested = [record for record in records if 'loss' not in record and record['step'] in (
+        meta.get('epoch') or step, step)]
+    rows = [f'| {key} | {value:.4g} |' for record in trained + tested for key, value in record.items()
+            if 'loss' in key or record in tested and key not in ('step', 'time', 'data_time')]
+    return '\n'.join(['| | at the end |', '|---|---|', *rows]) if rows else (
+        'No log of the training lies beside the checkpoint.')
