@@ -37,7 +37,8 @@ def main() -> None:
     report = []
     model = read_model(
         args.checkpoint, args.encoder_only, args.out_indices or (-1,), num_heads=args.num_heads,
-        report=report, pooling=args.pooling, img_size=args.img_size and (args.img_size[0], args.img_size[-1]))
+        report=report,
+        pooling=args.pooling, img_size=args.img_size and (args.img_size[0], args.img_size[-1]))
     card = '' if not folder else model_card(model, args.checkpoint, args.out, args.to, report, args.license)
     report += export(model, args.out, args.to, card)
     print(*report[:-1], f'wrote {args.out}, load it with {report[-1]}', sep='\n')
