@@ -45,7 +45,7 @@ A vision transformer in the form of [CAE](https://arxiv.org/abs/2202.03026), the
 With cae_mm, `cae_mm.get_model(pretrained='{name}')` gives the encoder; on the Hub, `'hf-hub:OWNER/{name}'`.
 
 RGB pixels of 0 to 255 are normalised by the mean {mean} and the deviation {std}.
-The shorter side is resized to {resize} pixels and the middle cut out, as is usual: the checkpoint tells no crop.
+The shorter side is resized to {resize} pixels and the middle cut out: the usual crop, not one of the file.
 
 ## Data
 

@@ -12,12 +12,14 @@ from cae_mm.models import CAEViT
 def checkpoint(tmp_path):
     encoder = CAEViT(dict(embed_dims=24, num_layers=2, num_heads=4), img_size=32, patch_size=8)
     state = {f'backbone.{name}': value for name, value in encoder.state_dict().items()}
-    torch.save(dict(state_dict=state, meta=dict(cae_mm=facts_of(encoder), epoch=3)), tmp_path / 'epoch_3.pth')
-    return tmp_path / 'epoch_3.pth'
+    path = tmp_path / 'epoch_3.pth'
+    torch.save(dict(state_dict=state, meta=dict(cae_mm=facts_of(encoder), epoch=3)), path)
+    return path
 
 
 def test_a_folder_and_a_graph(checkpoint, call_tool, tmp_path, capsys):
-    call_tool('export.py', checkpoint, tmp_path / 'vit', '--to', 'timm', '--img-size', 48, '--license', 'mit')
+    call_tool('export.py', checkpoint, tmp_path / 'vit', '--to', 'timm', '--img-size', 48,
+              '--license', 'mit')
     call_tool('export.py', checkpoint, tmp_path / 'vit.pt2', '--to', 'torch-export', '--out-indices', 0, 1)
     printed = capsys.readouterr().out
     for line in ('cae_mm, encoder of a model (encoder): 2 blocks, width 24, patches of 8, images of 48x48',
