@@ -8,6 +8,7 @@ import timm
 import torch
 import transformers
 from huggingface_hub import constants
+from mmengine.config import Config
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 
@@ -15,6 +16,7 @@ import cae_mm
 from cae_mm.checkpoint import export as module
 from cae_mm.checkpoint.export import Exported, export, read_model
 from cae_mm.checkpoint.facts import facts_of
+from cae_mm.engine.launch import check_paths
 
 from .conftest import SIZE
 
@@ -177,7 +179,7 @@ def test_pixels_of_another_order(saved):
 
 
 @pytest.mark.parametrize('to', ['timm', 'huggingface', 'safetensors'])
-def test_there_and_back(saved, tmp_path, to, monkeypatch):
+def test_there_and_back(saved, make, tmp_path, to, monkeypatch):
     ours, path = saved('classifier')
     out = tmp_path / ('model.safetensors' if to == 'safetensors' else 'folder')
     export(read_model(path), out, to)
@@ -196,6 +198,11 @@ def test_there_and_back(saved, tmp_path, to, monkeypatch):
     monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
     again = cae_mm.get_model(pretrained='hf-hub:me/vit', out_type='raw', out_indices=(0, 1))
     close(again(images())[1], ours.backbone.encode(images()))
+    init_cfg = dict(type='Pretrained', checkpoint='hf-hub:me/vit')
+    check_paths(Config(dict(model=dict(backbone=dict(init_cfg=init_cfg)))), 'train')
+    started = make('encoder', init_cfg=init_cfg)
+    started.init_weights()
+    assert started.norm.bias.equal(ours.backbone.norm.bias)
     with pytest.raises(FileNotFoundError, match='cannot download model.safetensors of hf-hub:me/other'):
         cae_mm.get_model(pretrained='hf-hub:me/other')
     if to == 'timm':
