@@ -54,6 +54,25 @@ def replacing(path: Path, size: int) -> Iterator[Path]:
         raise OSError(error.errno, reason, str(path)) from error
 
 
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder, which becomes ``path`` when all of it is written, and nothing is left else.
+
+    Raises:
+        FileExistsError: when there is something at ``path`` already, other than an empty folder.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise FileExistsError(errno.EEXIST, 'there is something already: name a new folder', str(path))
+    temporary = path.with_name(f'{path.name}{TEMPORARY}{os.getpid()}')
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        os.replace(temporary, path)
+        sync_directory(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def sync_directory(path: Path) -> None:
     """Put the names in a directory on the disk, where its file system can do that."""
     with suppress(PermissionError):  # one without leave to list it, and any on Windows

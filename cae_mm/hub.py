@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mmpretrain.apis.model import ModelHub
 
-from cae_mm.checkpoint.loader import load_backbone
+from cae_mm.checkpoint.loader import arguments_of, load_backbone
 from cae_mm.checkpoint.timm_weights import load_timm
 from cae_mm.engine.backbones import TIMM
 from cae_mm.models.timm_vit import TimmViT
@@ -17,14 +17,16 @@ def list_models(pattern: str = '*') -> list[str]:
     return sorted(match(ENCODERS, pattern))
 
 
-def get_model(name: str, pretrained: str | Path | None = None, trained_with: dict | None = None,
-              **kwargs) -> CAEViT | TimmViT:
+def get_model(name: str | None = None, pretrained: str | Path | None = None,
+              trained_with: dict | None = None, **kwargs) -> CAEViT | TimmViT:
     """Build an encoder in evaluation mode.
 
     Args:
-        name (str): one of ``list_models()``, or 'timm:' and one of ``timm.list_models()``.
-        pretrained (str | Path, optional): checkpoint of any known origin with the whole encoder, see
-            ``load_backbone`` and ``load_timm``; without one the weights are random.
+        name (str, optional): one of ``list_models()``, or 'timm:' and one of ``timm.list_models()``;
+            without one it is the ``CAEViT`` that is in ``pretrained``.
+        pretrained (str | Path, optional): checkpoint of any known origin with the whole encoder, a folder
+            that tools/export.py made or 'hf-hub:OWNER/MODEL', see ``fetch``, ``load_backbone`` and
+            ``load_timm``; without one the weights are random.
         trained_with (dict, optional): what the checkpoint does not say, see ``load_backbone``.
         **kwargs: arguments of ``CAEViT``: out_type, out_indices, img_size, use_rel_pos_bias, ..., whose
             ``arch`` takes the place of the name's; or of ``TimmViT``.
@@ -36,8 +38,10 @@ def get_model(name: str, pretrained: str | Path | None = None, trained_with: dic
         ValueError: for an unknown name; for ``pretrained=True``, since no weights are hosted.
         FileNotFoundError, ValueError, RuntimeError: see ``load_backbone``.
     """
-    of_timm = name.startswith(TIMM)
-    if not of_timm and name not in ENCODERS:
+    of_timm = name is not None and name.startswith(TIMM)
+    if name is None and pretrained in (None, True):
+        raise ValueError('name an encoder, or give a checkpoint as pretrained=')
+    if not of_timm and name is not None and name not in ENCODERS:
         near = get_close_matches(name, ENCODERS, cutoff=0.5)
         raise ValueError(
             f'there is no encoder {name!r}: ' + (f'do you mean {" or ".join(near)}? ' if near else '')
@@ -48,8 +52,9 @@ def get_model(name: str, pretrained: str | Path | None = None, trained_with: dic
                          "checkpoint: one of your own, one of the authors' "
                          '(https://github.com/Atten4Vis/CAE), or one of mmpretrain or timm; '
                          'tools/convert.py writes any of them as one of ours')
-    backbone = (TimmViT(name.removeprefix(TIMM), **kwargs) if of_timm
-                else CAEViT(**{'arch': ENCODERS[name], **kwargs}))
+    own = (dict(arch=ENCODERS[name]) if name in ENCODERS else {} if of_timm
+           else arguments_of(pretrained, (trained_with or {}).get('num_heads')))
+    backbone = TimmViT(name.removeprefix(TIMM), **kwargs) if of_timm else CAEViT(**own | kwargs)
     if pretrained:
         load = load_timm if of_timm else load_backbone
         load(backbone, pretrained, trained_with=trained_with)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Translate a checkpoint between this project, the official code, mmpretrain and timm."""
+"""Translate a checkpoint between this project, the official code, mmpretrain, timm and transformers."""
 from terminal import POSITIVE, Parser, new_file, run
 
-LAYOUTS = 'cae_mm', 'official', 'timm', 'mmpretrain', 'mmpretrain-vit'
+LAYOUTS = 'cae_mm', 'official', 'timm', 'mmpretrain', 'mmpretrain-vit', 'transformers'
 
 
 def main() -> None:
@@ -13,7 +13,8 @@ def main() -> None:
                         help='file to write, .pth or .safetensors')
     parser.add_argument('--from', dest='source', choices=LAYOUTS, help='found out by default')
     parser.add_argument('--to', dest='target', choices=LAYOUTS, default='cae_mm',
-                        help='mmpretrain is its BEiTViT and CAE, mmpretrain-vit its VisionTransformer')
+                        help='mmpretrain is its BEiTViT and CAE, mmpretrain-vit its VisionTransformer, '
+                        'transformers its BEiT')
     parser.add_argument('--export', choices=('encoder', 'full'), default='full',
                         help='the encoder alone, or also what stands on it')
     parser.add_argument('--pooling', choices=('token', 'mean'), help='what the final norm of the target '

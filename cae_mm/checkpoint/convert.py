@@ -183,6 +183,8 @@ def _adapt(ours: dict[str, Tensor], layout: str, report: list[str]) -> None:
     for block in blocks:
         if shared is not None:
             ours[block + TABLE] = shared
+        if parts := [name for name in (f'{block}attn.{part}.weight' for part in 'qkv') if name in ours]:
+            ours[block + 'attn.qkv.weight'] = torch.cat([ours.pop(name) for name in parts])
         bias = ours.pop(block + 'attn.qkv.bias', None)
         if bias is not None:
             ours[block + 'attn.q_bias'], key_bias, ours[block + 'attn.v_bias'] = bias.chunk(3)
@@ -222,7 +224,8 @@ def check_encoder(ours: dict[str, Tensor], final_norm: bool = True) -> None:
     if beyond := [block for i, block in enumerate(blocks) if block != f'backbone.blocks.{i}.']:
         raise ValueError(f'less than a whole encoder of {len(blocks)} blocks: {beyond[0]} follows '
                          f'{blocks.index(beyond[0])} of them')
-    optional = {'backbone.blocks.{}.attn.qkv.bias', 'backbone.blocks.{}.' + TABLE, SHARED_TABLE}
+    optional = {SHARED_TABLE, *('backbone.blocks.{}.' + name for name in (
+        'attn.qkv.bias', TABLE, 'attn.q.weight', 'attn.k.weight', 'attn.v.weight'))}
     whole = {name.format(i) for _, name in theirs_to_ours('cae_mm', 'backbone.') for i in range(len(blocks))
              if name.startswith('backbone.') and name not in optional}
     missing = whole - NORM - ours.keys()
@@ -253,10 +256,15 @@ def from_ours(ours: dict[str, Tensor], target: str, pooling: str | None = None,
     tables = tables_of(ours)
     if tables and translate(next(iter(tables)), pairs) is None:
         _drop_zero_tables(ours, report)
+    blocks = block_names(ours)
     if translate('backbone.blocks.0.attn.q_bias', pairs) is None:
-        for block in block_names(ours):
+        for block in blocks:
             q, v = (ours.pop(f'{block}attn.{name}_bias') for name in 'qv')
             ours[block + 'attn.qkv.bias'] = torch.cat([q, torch.zeros_like(q), v])
+    if translate('backbone.blocks.0.attn.qkv.weight', pairs) is None:
+        for block in blocks:
+            parts = ours.pop(block + 'attn.qkv.weight').chunk(3)
+            ours |= {f'{block}attn.{name}.weight': part for name, part in zip('qkv', parts, strict=True)}
     v2 = kind == 'pre-training' and not REGRESSOR_NORM & ours.keys()
     if v2 and target == 'mmpretrain':
         raise ValueError("mmpretrain's CAE has a norm behind the regressor, and CAE v2 has none: export "

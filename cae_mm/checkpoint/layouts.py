@@ -3,46 +3,50 @@
 A row names one array, first by our name. ``{}`` is the number of a block; a name that ends with a
 dot stands for its weight and its bias; ``*`` is anything; None: a layout has no such array.
 """
-# 'official' is BEiT's too, 'timm' also MAE's; 'mmpretrain' is its BEiTViT, which its CAE uses,
-# 'mmpretrain-vit' its VisionTransformer, which its MAE uses.
-LAYOUTS = ('cae_mm', 'official', 'timm', 'mmpretrain', 'mmpretrain-vit')
+# 'official' is BEiT's too, there and in timm, 'timm' also MAE's; 'mmpretrain' is its BEiTViT, which its CAE
+# uses, 'mmpretrain-vit' its VisionTransformer, which its MAE uses; 'transformers' is its BEiT.
+LAYOUTS = ('cae_mm', 'official', 'timm', 'mmpretrain', 'mmpretrain-vit', 'transformers')
 
 # What the encoder's names may begin with. The first is written, the last where BARE says so.
 PREFIXES = dict(zip(LAYOUTS, (('backbone.', ''), ('encoder.', ''), ('',), ('backbone.', ''),
-                              ('backbone.', '')), strict=True))
+                              ('backbone.', ''), ('beit.', '')), strict=True))
 BARE = {'official': ('classifier', 'linear probe', 'attentive probe', 'feature pyramid')}
 
-BLOCK = [  # ours, official, timm, mmpretrain's BEiTViT, mmpretrain's VisionTransformer
-    ('norm1.', 'norm1.', 'norm1.', 'ln1.', 'ln1.'),
-    ('norm2.', 'norm2.', 'norm2.', 'ln2.', 'ln2.'),
-    ('attn.qkv.weight', 'attn.qkv.weight', 'attn.qkv.weight', 'attn.qkv.weight', 'attn.qkv.weight'),
-    ('attn.q_bias', 'attn.q_bias', None, 'attn.q_bias', None),
-    ('attn.v_bias', 'attn.v_bias', None, 'attn.v_bias', None),
+BLOCK = [  # ours, official, timm, mmpretrain's BEiTViT, mmpretrain's VisionTransformer, transformers' BEiT
+    ('norm1.', 'norm1.', 'norm1.', 'ln1.', 'ln1.', 'layernorm_before.'),
+    ('norm2.', 'norm2.', 'norm2.', 'ln2.', 'ln2.', 'layernorm_after.'),
+    ('attn.qkv.weight', 'attn.qkv.weight', 'attn.qkv.weight', 'attn.qkv.weight', 'attn.qkv.weight', None),
+    *[(f'attn.{part}.weight', None, None, None, None, f'attention.attention.{theirs}.weight')
+      for part, theirs in zip('qkv', ('query', 'key', 'value'), strict=True)],
+    ('attn.q_bias', 'attn.q_bias', None, 'attn.q_bias', None, 'attention.attention.query.bias'),
+    ('attn.v_bias', 'attn.v_bias', None, 'attn.v_bias', None, 'attention.attention.value.bias'),
     # Queries, keys and values together, with a bias of the keys that we do not have.
-    ('attn.qkv.bias', None, 'attn.qkv.bias', None, 'attn.qkv.bias'),
-    ('attn.proj.', 'attn.proj.', 'attn.proj.', 'attn.proj.', 'attn.proj.'),
+    ('attn.qkv.bias', None, 'attn.qkv.bias', None, 'attn.qkv.bias', None),
+    ('attn.proj.', 'attn.proj.', 'attn.proj.', 'attn.proj.', 'attn.proj.', 'attention.output.dense.'),
     ('attn.rel_pos.relative_position_bias_table', 'attn.relative_position_bias_table', None,
-     'attn.relative_position_bias_table', None),
-    ('gamma_1', 'gamma_1', 'ls1.gamma', 'gamma_1', 'attn.gamma1.weight'),
-    ('gamma_2', 'gamma_2', 'ls2.gamma', 'gamma_2', 'ffn.gamma2.weight'),
-    ('mlp.fc1.', 'mlp.fc1.', 'mlp.fc1.', 'ffn.layers.0.0.', 'ffn.layers.0.0.'),
-    ('mlp.fc2.', 'mlp.fc2.', 'mlp.fc2.', 'ffn.layers.1.', 'ffn.layers.1.'),
+     'attn.relative_position_bias_table', None,
+     'attention.attention.relative_position_bias.relative_position_bias_table'),
+    ('gamma_1', 'gamma_1', 'ls1.gamma', 'gamma_1', 'attn.gamma1.weight', 'lambda_1'),
+    ('gamma_2', 'gamma_2', 'ls2.gamma', 'gamma_2', 'ffn.gamma2.weight', 'lambda_2'),
+    ('mlp.fc1.', 'mlp.fc1.', 'mlp.fc1.', 'ffn.layers.0.0.', 'ffn.layers.0.0.', 'intermediate.dense.'),
+    ('mlp.fc2.', 'mlp.fc2.', 'mlp.fc2.', 'ffn.layers.1.', 'ffn.layers.1.', 'output.dense.'),
 ]
-BLOCKS = ('blocks.{}.', 'blocks.{}.', 'blocks.{}.', 'layers.{}.', 'layers.{}.')
+BLOCKS = ('blocks.{}.', 'blocks.{}.', 'blocks.{}.', 'layers.{}.', 'layers.{}.', 'encoder.layer.{}.')
 ENCODER = [
-    ('cls_token', 'cls_token', 'cls_token', 'cls_token', 'cls_token'),
-    ('pos_embed', 'pos_embed', 'pos_embed', 'pos_embed', 'pos_embed'),
+    ('cls_token', 'cls_token', 'cls_token', 'cls_token', 'cls_token', 'embeddings.cls_token'),
+    ('pos_embed', 'pos_embed', 'pos_embed', 'pos_embed', 'pos_embed', 'embeddings.position_embeddings'),
     ('patch_embed.', 'patch_embed.proj.', 'patch_embed.proj.', 'patch_embed.projection.',
-     'patch_embed.projection.'),
+     'patch_embed.projection.', 'embeddings.patch_embeddings.projection.'),
     # One table for all blocks, which BEiT has in pre-training.
     ('rel_pos_bias.relative_position_bias_table', 'rel_pos_bias.relative_position_bias_table', None,
-     'rel_pos_bias.relative_position_bias_table', None),
+     'rel_pos_bias.relative_position_bias_table', None,
+     'encoder.relative_position_bias.relative_position_bias_table'),
     *[tuple(name and blocks + name for blocks, name in zip(BLOCKS, row, strict=True))
       for row in BLOCK],
 ]
 # The final norm, over all tokens or behind the mean of the patch tokens: one parameter of ours.
-NORMS = dict(token=('norm.', 'norm.', 'norm.', 'ln1.', 'ln1.'),
-             mean=('norm.', 'fc_norm.', 'fc_norm.', 'ln2.', 'ln2.'))
+NORMS = dict(token=('norm.', 'norm.', 'norm.', 'ln1.', 'ln1.', 'layernorm.'),
+             mean=('norm.', 'fc_norm.', 'fc_norm.', 'ln2.', 'ln2.', 'pooler.layernorm.'))
 
 CROSS_ATTENTION = [  # ours, official and mmpretrain
     ('q.weight', 'q.weight'), ('q.bias', 'q_bias'), ('k.weight', 'k.weight'),
@@ -101,6 +105,7 @@ HEADS = {
         ],
     },
     'timm': {'classifier': [('head.fc.', 'head.')]},
+    'transformers': {'classifier': [('head.fc.', 'classifier.')]},
     'mmpretrain': {
         'pre-training': [
             ('neck.mask_token', 'neck.mask_token'),
@@ -131,7 +136,8 @@ COPIES = {'official': 'alignment_encoder.', 'mmpretrain': 'teacher.'}
 DERIVED = [r'.*relative_position_index', r'alignment_encoder\..*', r'teacher\..*',
            r'target_generator\..*']
 # Arrays that do not belong to the encoder, in layouts that give it no prefix: MAE's decoder, heads.
-BESIDE_ENCODER = [r'decoder_.*', r'mask_token', r'head\..*', r'pre_logits\..*', r'lm_head\..*']
+BESIDE_ENCODER = [r'decoder_.*', r'(embeddings\.)?mask_token', r'head\..*', r'pre_logits\..*',
+                  r'lm_head\..*']
 
 # Attention heads, which arrays do not tell, by width, or by width and number of blocks, where they are
 # not width / 64: large models, a small one of mmpretrain; and the authors' tiny and small.
@@ -149,6 +155,7 @@ USAGE = {
                   "init_cfg=dict(type='Pretrained', checkpoint='{out}', prefix='backbone.'))",
     'mmpretrain-vit': "dict(type='VisionTransformer', layer_scale_init_value=1., {mmpretrain}, "
                       "init_cfg=dict(type='Pretrained', checkpoint='{out}', prefix='backbone.'))",
+    'transformers': 'transformers, from a folder that tools/export.py --to huggingface makes',
 }
 POOLING = {
     'token': dict(timm='token', mmpretrain="final_norm=True, out_type='cls_token'"),

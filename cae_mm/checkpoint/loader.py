@@ -13,7 +13,7 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 
-from cae_mm.checkpoint.convert import check_encoder, convert, detect_origin, to_ours
+from cae_mm.checkpoint.convert import block_names, check_encoder, convert, detect_origin, to_ours
 from cae_mm.checkpoint.facts import (
     FACTS,
     KEY,
@@ -24,6 +24,8 @@ from cae_mm.checkpoint.facts import (
     heads_of,
 )
 from cae_mm.checkpoint.files import FileError, read_weights
+from cae_mm.checkpoint.shapes import check_grid, check_shapes
+from cae_mm.checkpoint.sources import fetch
 from cae_mm.checkpoint.tables import TABLE, tables_of
 from cae_mm.models.vit import ARCHITECTURES, ENCODERS, CAEViT
 from cae_mm.positions import (
@@ -61,7 +63,8 @@ def load_backbone(backbone: CAEViT, path: str | Path, prefix: str = 'backbone.',
 
     Args:
         backbone (CAEViT): the encoder.
-        path (str | Path): checkpoint of ours, the official code, mmpretrain or timm.
+        path (str | Path): checkpoint of ours, the official code, mmpretrain, timm or transformers, see
+            ``fetch``.
         prefix (str): what the encoder's keys begin with in the file; if none does, all keys count.
         resize_rel_pos (bool): resize relative position tables of another window, see
             ``resize_window``, instead of refusing them.
@@ -75,7 +78,7 @@ def load_backbone(backbone: CAEViT, path: str | Path, prefix: str = 'backbone.',
     """
     if unknown := set(trained_with or ()) - set(FACTS):
         raise ValueError(f'trained_with states {", ".join(unknown)}: known are {", ".join(FACTS)}')
-    report = []
+    report, path = [], fetch(path)
     state, meta = read_weights(path)
     state = state.under(prefix)
     try:
@@ -127,6 +130,40 @@ def encoder_of(backbone: nn.Module) -> nn.Module:
                          use_rel_pos_bias=bool(tables_of(given)))
     encoder.load_state_dict({name.removeprefix('backbone.'): value for name, value in given.items()})
     return encoder.to(next(backbone.parameters()).device)
+def arguments_of(path: str | Path, num_heads: int | None = None) -> dict:
+    """Arguments of the ``CAEViT`` that is in a checkpoint, as far as its numbers depend on them.
+
+    Args:
+        path (str | Path): see ``load_backbone``.
+        num_heads (int, optional): attention heads, where they are not known from the file.
+
+    Raises:
+        FileNotFoundError, ValueError: see ``load_backbone``; where the heads are not known.
+    """
+    state, meta = read_weights(path := fetch(path))
+    state = state.under('backbone.')
+    try:
+        layout = detect_origin(state)
+        ours = to_ours(state, layout, 'encoder')
+        check_encoder(ours, final_norm=False)
+        check_shapes(ours)
+        facts = dict(num_heads=heads_of(ours, layout)) | facts_in(meta)
+        facts['num_heads'] = num_heads or facts['num_heads']
+        check_grid(ours, facts)
+        if not facts['num_heads']:
+            raise ValueError('it does not say how many attention heads it has, and all arrays fit with any '
+                             'number: say num_heads')
+        grid = grid_of(ours['backbone.pos_embed'])
+    except FileError:
+        raise
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from error
+    width, channels, patch, _ = ours['backbone.patch_embed.weight'].shape
+    return dict(
+        arch=dict(embed_dims=width, num_layers=len(block_names(ours)), num_heads=facts['num_heads']),
+        img_size=tuple(facts.get('img_size') or (side * patch for side in grid)), patch_size=patch,
+        in_channels=channels, mlp_ratio=len(ours['backbone.blocks.0.mlp.fc1.weight']) / width,
+        final_norm='backbone.norm.weight' in ours, use_rel_pos_bias=bool(tables_of(ours)))
 
 
 def _check_sizes(backbone: CAEViT, given: dict[str, Tensor], num_heads: int | None,

@@ -5,6 +5,8 @@ from urllib.parse import urlparse
 
 import numpy as np
 import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError
 from mmengine.dist import barrier, get_local_rank
 from mmengine.fileio import PickleHandler, register_handler
 from mmengine.logging import HistoryBuffer
@@ -15,12 +17,16 @@ from mmengine.utils import apply_to
 from cae_mm.checkpoint.files import FileError, read_checkpoint
 from cae_mm.seal import HISTORY
 
+HUB, WEIGHTS = 'hf-hub:', 'model.safetensors'
+
 
 def fetch(checkpoint: str | Path | None, sha256: str | None = None) -> Path:
-    """Return the local file of a path or URL; downloads are cached, complete or not at all.
+    """Return the local file of a path, URL or model of the Hugging Face Hub; downloads are cached.
 
     Args:
-        checkpoint (str | Path, optional): a path, or a URL, which may end with ``#sha256=DIGEST``.
+        checkpoint (str | Path, optional): a path, which of a folder is that of its ``model.safetensors``;
+            'hf-hub:OWNER/MODEL', or that with '@REVISION', which has such a file; or a URL. Each may
+            end with ``#sha256=DIGEST``.
         sha256 (str, optional): the whole hexadecimal digest the file must have.
 
     Raises:
@@ -45,8 +51,16 @@ def fetch(checkpoint: str | Path | None, sha256: str | None = None) -> Path:
                     f'cannot download {url}: {error}. Fetch it where there is a network, and give '
                     f'its path or put it at {path}') from error
         barrier()
+    elif url.startswith(HUB):
+        model, _, revision = url.removeprefix(HUB).partition('@')
+        try:
+            path = Path(hf_hub_download(model, WEIGHTS, revision=revision or None))
+        except (OSError, ValueError, HfHubHTTPError) as error:
+            raise FileNotFoundError(f'cannot download {WEIGHTS} of {url}: {error}. Fetch it where there is '
+                                    'a network, and give the path of its folder') from error
     else:
         path = Path(url).expanduser()
+        path = path / WEIGHTS if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f'there is no checkpoint at {path}')
     if sha256:

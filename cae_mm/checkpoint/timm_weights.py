@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from cae_mm.checkpoint.files import FileError, read_weights
 from cae_mm.checkpoint.loader import compare
 from cae_mm.checkpoint.names import some
+from cae_mm.checkpoint.sources import fetch
 
 # transformers' names of ViT, ViT-MAE, BEiT, DINOv2, DINOv3, CLIP and SigLIP, in files and in modules,
 # behind what stands before "embeddings.". Each rule is applied once, in this order.
@@ -61,7 +62,7 @@ def load_timm(backbone: nn.Module, path: str | Path, prefix: str = 'backbone.',
 
     Args:
         backbone (nn.Module): a ``TimmViT``.
-        path (str | Path): checkpoint file.
+        path (str | Path): checkpoint file, see ``fetch``.
         prefix (str): of the backbone in a checkpoint of a training here.
         trained_with (dict, optional): mean, std and channel_order, see ``check_pixels``.
 
@@ -69,7 +70,8 @@ def load_timm(backbone: nn.Module, path: str | Path, prefix: str = 'backbone.',
         FileNotFoundError, FileError: see ``read_weights``.
         RuntimeError: when the file holds another model, or not all of it; says what.
     """
-    state, report = dict(read_weights(path)[0]), []
+    path, report = fetch(path), []
+    state = dict(read_weights(path)[0])
     try:
         given = to_timm(state, backbone.vit, prefix, report)
     except FileError:

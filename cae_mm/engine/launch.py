@@ -3,6 +3,7 @@ import argparse
 import atexit
 import importlib.util
 import os
+import re
 import sys
 import traceback
 from datetime import timedelta
@@ -170,7 +171,7 @@ def check_paths(cfg: Config, *parts: str) -> None:
                   if 'backbone' in node]
         paths += [cfg.get('load_from'), *(start.get('checkpoint') for start in dicts(starts))]
     for path in filter(None, paths):
-        if '://' not in str(path) and not Path(path).exists():
+        if not re.match('.*://|hf-hub:', str(path)) and not Path(path).exists():
             raise FileNotFoundError(f'there is no {path}: give what is there, with --data-root, '
                                     '--pretrained or --cfg-options load_from=')
 

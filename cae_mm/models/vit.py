@@ -145,6 +145,11 @@ class CAEViT(BaseBackbone):
         """Whether positions of its blocks are for one image size."""
         return self.blocks[0].attn.rel_pos is not None
 
+    @property
+    def any_size(self) -> bool:
+        """Whether it computes the exact positions of any image size."""
+        return not self.fixed_size and self.pos_mode == 'recompute' and self._recomputable
+
     def positions(self, grid: tuple[int, int]) -> Tensor:
         """(1, 1 + h * w, C): the table on its own grid, on others by ``pos_mode``.
 
@@ -183,7 +188,7 @@ class CAEViT(BaseBackbone):
         x = x + patch_positions
         if self.cls_token is None:
             return x
-        return torch.cat([(self.cls_token + positions[:, :1]).expand(len(x), -1, -1), x], dim=1)
+        return torch.cat([(self.cls_token + positions[:, :1]).expand(x.shape[0], -1, -1), x], dim=1)
 
     def encode(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
         """The encoder of pre-training: embed the kept patches, all blocks, the final norm.

@@ -17,6 +17,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
 
+from cae_mm.checkpoint.facts import facts_of
 from cae_mm.engine import launch, overrides
 from cae_mm.evaluation import protocol
 from cae_mm.models import vit
@@ -217,7 +218,7 @@ def write_checkpoint(path):
         model = MODELS.build(cfg.model)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     meta = dict(dataset_meta=dict(classes=cfg.classes)) if cfg.get('classes') else {}
-    torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(meta, cae_mm=facts_of(model))), path)
 
 
 @pytest.mark.parametrize('tool, words', first_of_each_kind(), ids=name_of)
