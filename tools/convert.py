@@ -12,9 +12,9 @@ def main() -> None:
     parser.add_argument('out', type=new_file('.pth', '.pt', '.safetensors'),
                         help='file to write, .pth or .safetensors')
     parser.add_argument('--from', dest='source', choices=LAYOUTS, help='found out by default')
-    parser.add_argument('--to', dest='target', choices=LAYOUTS, default='cae_mm',
+    parser.add_argument('--to', dest='target', choices=(*LAYOUTS, 'lwdetr'), default='cae_mm',
                         help='mmpretrain is its BEiTViT and CAE, mmpretrain-vit its VisionTransformer, '
-                        'transformers its BEiT')
+                        "transformers its BEiT, lwdetr the encoder for LW-DETR's own code")
     parser.add_argument('--export', choices=('encoder', 'full'), default='full',
                         help='the encoder alone, or also what stands on it')
     parser.add_argument('--pooling', choices=('token', 'mean'), help='what the final norm of the target '

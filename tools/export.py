@@ -2,7 +2,7 @@
 """Write an encoder, or a classifier, for other libraries and runtimes: docs/export.md."""
 from terminal import NATURAL, POSITIVE, Parser, run
 
-TARGETS = 'onnx', 'torch-export', 'safetensors', 'huggingface', 'timm'
+TARGETS = 'onnx', 'torch-export', 'safetensors', 'huggingface', 'timm', 'lwdetr'
 
 
 def main() -> None:
@@ -12,7 +12,8 @@ def main() -> None:
                         'a segmentor or a probe the encoder is taken')
     parser.add_argument('out', help='.onnx, .pt2 or .safetensors file; a new folder for the others')
     parser.add_argument('--to', choices=TARGETS, required=True, help='huggingface is a folder for '
-                        "transformers' BEiT, timm one for timm and transformers")
+                        "transformers' BEiT, timm one for timm and transformers, lwdetr one for "
+                        "transformers' LwDetrViTBackbone")
     parser.add_argument('--encoder-only', action='store_true', help='of a classifier too')
     parser.add_argument('--out-indices', type=NATURAL, nargs='+', metavar='BLOCK', help='blocks whose maps '
                         'an onnx or torch-export encoder gives, from 0 on; default: the last')

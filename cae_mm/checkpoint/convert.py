@@ -21,6 +21,7 @@ from cae_mm.checkpoint.layouts import (
     PREFIXES,
     USAGE,
 )
+from cae_mm.checkpoint.lwdetr import for_lwdetr
 from cae_mm.checkpoint.names import (
     detect_origin,
     matches,
@@ -102,7 +103,7 @@ def convert_file(path: str | Path, out: str | Path, target: str = 'cae_mm',
         out (str | Path): .pth or .pt, in the form that the target's users load, or .safetensors.
         num_heads (int, optional): attention heads, where the file does not say and they are not the
             usual ones of its origin, see ``heads_of``.
-        target (str), **options: see ``convert``.
+        target (str), **options: see ``convert``; or 'lwdetr', see ``for_lwdetr``.
 
     Returns:
         list[str]: what happened, line by line.
@@ -113,7 +114,9 @@ def convert_file(path: str | Path, out: str | Path, target: str = 'cae_mm',
     check_suffix(out)
     if Path(out).resolve() == Path(path).resolve():
         raise ValueError(f'{out} is the checkpoint itself: name another file to write')
-    (state, given), report = read_weights(path), []
+    (state, given), report, lwdetr = read_weights(path), [], target == 'lwdetr'
+    if lwdetr:
+        options, target = dict(options, export='encoder'), 'official'
     theirs = convert(state, target=target, report=report, **options)
     layout = detect_origin(state, options.get('source'))
     ours, facts = to_ours(state, layout, 'encoder'), facts_in(given)
@@ -123,6 +126,8 @@ def convert_file(path: str | Path, out: str | Path, target: str = 'cae_mm',
     if options.get('img_size'):
         facts['img_size'] = list(options['img_size'])
     meta = {KEY: {name: fact for name, fact in facts.items() if fact is not None}}
+    if lwdetr:
+        theirs, target = for_lwdetr(theirs, facts['num_heads']), 'lwdetr'
     if 'dataset_meta' in given:  # class names, for OpenMMLab's models
         meta['dataset_meta'] = given['dataset_meta']
     write_checkpoint(theirs, out, FILE_KEYS[target], meta)
@@ -132,7 +137,7 @@ def convert_file(path: str | Path, out: str | Path, target: str = 'cae_mm',
     return [*report, 'load them with ' + USAGE[target].format(
         out=out, heads=f'num_heads={facts["num_heads"]}, ' if facts['num_heads'] else '',
         classes=len(theirs.get('head.weight', ())), tables=any('bias_table' in n for n in theirs),
-        **POOLING[pooling_of(theirs, target) or 'token'])]
+        **POOLING[not lwdetr and pooling_of(theirs, target) or 'token'])]
 
 
 def to_ours(state: dict[str, Tensor], layout: str, export: str = 'full',

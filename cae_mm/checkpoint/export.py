@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from cae_mm.atomic import new_folder, write_atomically
+from cae_mm.checkpoint import lwdetr
 from cae_mm.checkpoint.convert import detect_origin, from_ours, kind_of, to_ours
 from cae_mm.checkpoint.facts import KEY, facts_of
 from cae_mm.checkpoint.files import read_weights, write_checkpoint
@@ -18,9 +19,10 @@ from cae_mm.checkpoint.names import pooling_of, prefix_of, theirs_to_ours, trans
 from cae_mm.checkpoint.sources import WEIGHTS, fetch
 from cae_mm.models.layers import LAYER_NORM_EPS
 from cae_mm.models.vit import CAEViT
+from cae_mm.positions import resized
 
 FILES = {'onnx': '.onnx', 'torch-export': '.pt2', 'safetensors': '.safetensors'}
-FOLDERS = ('huggingface', 'timm')
+FOLDERS = ('huggingface', 'timm', 'lwdetr')
 TOLERANCE = 1e-4  # of the greatest number, or of 1
 CROP = 0.875  # side of the middle of an image that is looked at: 224 of 256 pixels
 
@@ -124,6 +126,8 @@ def export(model: Exported, out: str | Path, to: str, card: str = '') -> list[st
         RuntimeError: when the other library computes other numbers.
     """
     out = Path(out)
+    if to == 'lwdetr':
+        return write_lwdetr(model, out)
     if to in FOLDERS:
         return write_folder(model, out, to, card)
     if out.suffix != FILES[to]:
@@ -211,6 +215,30 @@ def write_folder(model: Exported, out: Path, to: str, card: str) -> list[str]:
             usage = f"transformers.{kind}.from_pretrained('{out}')"
         report = compare(to, [got], [want], images)
     return [report, usage]
+
+
+@torch.no_grad()
+def write_lwdetr(model: Exported, out: Path) -> list[str]:
+    """A folder for transformers' ``LwDetrViTBackbone``, whose blocks attend to all of the image."""
+    import transformers
+    encoder, images = model.encoder, torch.randn(1, model.encoder.patch_embed.in_channels, 256, 256)
+    state = lwdetr.for_lwdetr(from_ours(model.arrays(), 'official'), model.facts['num_heads'])
+    arch = dict(embed_dims=encoder.embed_dims, num_layers=encoder.num_layers, num_heads=lwdetr.NUM_HEADS)
+    same = CAEViT(arch, 256, lwdetr.PATCH, with_cls_token=False, out_type='featmap', final_norm=False)
+    given = {name: value for name, value in encoder.state_dict().items() if name in same.state_dict()}
+    same.load_state_dict(dict(given, pos_embed=resized(encoder.pos_embed, lwdetr.GRID, same.grid_size)))
+    config = dict(
+        model_type='lw_detr_vit', architectures=['LwDetrViTBackbone'], hidden_size=encoder.embed_dims,
+        num_hidden_layers=encoder.num_layers, num_attention_heads=lwdetr.NUM_HEADS,
+        mlp_ratio=encoder.blocks[0].mlp.fc1.out_features // encoder.embed_dims,
+        layer_norm_eps=LAYER_NORM_EPS, num_channels=images.shape[1], patch_size=lwdetr.PATCH,
+        pretrain_image_size=224, out_indices=[encoder.num_layers])
+    with new_folder(out) as folder:
+        write_checkpoint(lwdetr.for_transformers(state), folder / WEIGHTS, meta={KEY: model.facts})
+        (folder / 'config.json').write_text(json.dumps(config, indent=2))
+        theirs = transformers.LwDetrViTBackbone.from_pretrained(folder).eval()
+        report = compare('lwdetr', [theirs(images).feature_maps[-1]], [same.eval()(images)[0]], images)
+    return [report, f"transformers.LwDetrViTBackbone.from_pretrained('{out}', window_block_indices=[...])"]
 
 
 def for_timm(model: Exported, pooling: str) -> dict[str, dict]:

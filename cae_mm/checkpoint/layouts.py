@@ -145,7 +145,7 @@ HEADS_BY_SIZE = {(768, 8): 8, 1280: 16, 1408: 16, 1664: 16, 1792: 16}
 OFFICIAL_HEADS = {192: 12, 384: 12}
 
 # What a .pth of each layout holds its state dict under, and how its users load it.
-FILE_KEYS = dict.fromkeys(LAYOUTS, 'state_dict') | {'official': 'model'}
+FILE_KEYS = dict.fromkeys(LAYOUTS, 'state_dict') | {'official': 'model', 'lwdetr': 'model'}
 USAGE = {
     'cae_mm': "backbone.init_cfg=dict(type='Pretrained', checkpoint='{out}', prefix='backbone.')",
     'official': "model.load_state_dict(torch.load('{out}')['model'])",
@@ -155,6 +155,7 @@ USAGE = {
                   "init_cfg=dict(type='Pretrained', checkpoint='{out}', prefix='backbone.'))",
     'mmpretrain-vit': "dict(type='VisionTransformer', layer_scale_init_value=1., {mmpretrain}, "
                       "init_cfg=dict(type='Pretrained', checkpoint='{out}', prefix='backbone.'))",
+    'lwdetr': "LW-DETR's main.py --pretrained_encoder {out}",
     'transformers': 'transformers, from a folder that tools/export.py --to huggingface makes',
 }
 POOLING = {
