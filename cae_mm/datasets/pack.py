@@ -74,7 +74,7 @@ def pack(source: str, out: Path, short_side: int | None, shard_bytes: int, num_w
     write_atomically(plan, out / PLAN)
     tars = [f'shard-{number:06}.tar' for number in range(len(ends))]
     parts = [range(*part) for part in zip([0, *ends[:-1]], ends, strict=True)]
-    work = Shards(str(out.resolve()), tars, parts, names, read, labels, short_side)
+    work = Shards(str(out.resolve()), tars, parts, names, sizes, read, labels, short_side)
     number, packed, bad = write_index(work, out, num_workers)
     shutil.rmtree(out / BEFORE, ignore_errors=True)
     lines = [f'{number:,} images in {len(tars)} tar files: {packed:,} bytes, '
@@ -98,12 +98,14 @@ class Shards(Dataset):
         folder (str): path or URL of the tar files.
         tars (list[str]): their names.
         parts (list[range], optional): the numbers of the images to pack into each.
-        names, read, labels, short_side: of all images; see :func:`pack`.
+        names, sizes, read, labels, short_side: of all images; see :func:`pack`.
     """
 
-    def __init__(self, folder, tars, parts=None, names=(), read=None, labels=None, short_side=None):
+    def __init__(self, folder, tars, parts=None, names=(), sizes=(), read=None, labels=None,
+                 short_side=None):
         self.folder, self.tars, self.parts = folder, tars, parts or [()] * len(tars)
-        self.names, self.read, self.labels, self.short_side = names, read, labels, short_side
+        self.names, self.sizes, self.read = names, sizes, read
+        self.labels, self.short_side = labels, short_side
 
     def __len__(self):
         return len(self.tars)
@@ -111,7 +113,8 @@ class Shards(Dataset):
     def __getitem__(self, item):
         path, numbers, bad = Path(self.folder, self.tars[item]), self.parts[item], {}
         if numbers and not path.exists():
-            with replacing(path, 0) as temporary, tarfile.open(temporary, 'w') as tar:
+            size = sum(self.sizes[number] for number in numbers)
+            with replacing(path, size) as temporary, tarfile.open(temporary, 'w') as tar:
                 for number in numbers:
                     content, _ = self.content(number)
                     members = {self.names[number]: content} if content else {}
@@ -196,33 +199,30 @@ def write_index(shards: Shards, out: Path, num_workers: int) -> tuple[int, int, 
     Raises:
         FileNotFoundError: when there is no image.
     """
-    found, bad, others, size, out_place = [], {}, Counter(), 0, str(out.resolve())
     loader = DataLoader(shards, batch_size=None, num_workers=num_workers, collate_fn=lambda item: item)
-    with replacing(out / RECORDS, 0) as records, replacing(out / NAMES, 0) as names:
-        with open(records, 'wb') as to_records, open(names, 'wb') as to_names:
-            for item in tqdm(loader, 'tar files', disable=None):
-                item['records']['name'] += to_names.tell()
-                to_records.write(item['records'])
-                to_names.write(item['names'])
-                found.append((len(item['records']), item['folders']))
-                bad, others = bad | item['bad'], others + item['others']
-                size += int(item['records']['size'].sum(dtype=int))
-        number = sum(images for images, _ in found)
-        if not number:
-            raise FileNotFoundError(f'{shards.folder} has no images, nor .tar files with such (looked for '
-                                    f'{" ".join(SUFFIXES)}): {named(bad.values()) or "no name fits"}')
-        # First folders are classes, where each image has one and none a label of its own.
-        tops = {top for _, folders in found for top in folders or ['']}
-        classes, first = None if '' in tops else sorted(tops), 0
-        labels = np.memmap(records, RECORD, 'r+')['label']
-        for images, folders in found:
-            if folders is not None:
-                mine = slice(first, first + images)
-                labels[mine] = np.searchsorted(classes, folders)[labels[mine]] if classes else -1
-            first += images
+    found = list(tqdm(loader, 'tar files', disable=None))
+    bad = {name: why for item in found for name, why in item['bad'].items()}
+    others = sum((item['others'] for item in found), Counter())
+    # First folders are classes, where each image has one and none a label of its own.
+    tops, ends = {top for item in found for top in item['folders'] or ['']}, 0
+    classes = None if '' in tops else sorted(tops)
+    for item in found:
+        records = item['records']
+        records['name'] += ends
+        ends += len(item['names'])
+        if item['folders']:
+            place = np.searchsorted(classes, item['folders']) if classes else np.array([-1] * len(tops))
+            records['label'] = place[records['label']]
+    records = np.concatenate([item['records'] for item in found] or [np.zeros(0, RECORD)])
+    if not len(records):
+        raise FileNotFoundError(f'{shards.folder} has no images, nor .tar files with such (looked for '
+                                f'{" ".join(SUFFIXES)}): {named(bad.values()) or "no name fits"}')
+    write_atomically(records.tobytes(), out / RECORDS)
+    write_atomically(b''.join(item['names'] for item in found), out / NAMES)
     sizes = Storage(shards.folder, out, 0).sizes()
-    tars = [[tar, sizes[tar], images] for tar, (images, _) in zip(shards.tars, found, strict=True)]
-    facts = dict(folder='' if shards.folder == out_place else shards.folder, classes=classes, shards=tars)
-    write_atomically(printable(json.dumps(facts)).encode(), out / FACTS)
-    log_used(shards.folder, number, +others)
-    return number, size, bad
+    tars = [[tar, sizes[tar], len(item['records'])] for tar, item in zip(shards.tars, found, strict=True)]
+    folder = '' if shards.folder == str(out.resolve()) else shards.folder
+    text = json.dumps(dict(folder=folder, classes=classes, shards=tars))
+    write_atomically(printable(text).encode(), out / FACTS)  # last: without it there is no index
+    log_used(shards.folder, len(records), others)
+    return len(records), int(records['size'].sum(dtype=int)), bad

@@ -11,7 +11,7 @@ from threading import Thread
 import fsspec
 from mmengine.logging import print_log
 
-from cae_mm.atomic import TEMPORARY, replacing
+from cae_mm.atomic import TEMPORARY, write_atomically
 from cae_mm.disk import read_regular
 
 
@@ -65,9 +65,8 @@ class Storage:
             return self.path(name)
         with self._lock():
             if not (self.cache_dir / name).exists():
-                with replacing(self.cache_dir / name, 0) as temporary:
-                    store, path = fsspec.url_to_fs(self.path(name))
-                    store.get_file(path, str(temporary))
+                store, path = fsspec.url_to_fs(self.path(name))
+                write_atomically(store.cat_file(path), self.cache_dir / name)
         return str(self.cache_dir / name)
 
     def fetch(self, sizes: dict[str, int]) -> None:
