@@ -22,9 +22,9 @@ def apply_options(cfg: Config, options: dict) -> None:
 
     These are ``data_root``, in place of the config's wherever data loaders, evaluators and hooks use
     it, or several folders for training; ``data_prefix``, the folder in it with the images to train on;
-    ``shards``, packed images to train on in place of a folder; ``window``, how many of them are shuffled
-    together; ``tokenizer``, the checkpoint of ``model.target_generator``; ``pretrained``, that of the
-    backbone ('none': random weights); ``backbone``, see ``set_backbone``; ``num_classes``, in all of the
+    ``shards``, packed images to train on in place of a folder, with ``cache_dir`` and ``cache_bytes``;
+    ``window``, how many shards are shuffled together; ``tokenizer``, the checkpoint of
+    ``model.target_generator``; ``pretrained``, that of the backbone ('none': random weights); ``backbone``, see ``set_backbone``; ``num_classes``, in all of the
     model; ``classes``, see ``set_classes``; sizes of images, wherever their old values stand; and those of
     ``PLACES``. ``cfg.changes`` then says in how many places.
 
@@ -125,6 +125,16 @@ def set_shards(cfg: Config, key: str, old: dict) -> Counter:
             parts = [ConfigDict(copy.deepcopy(kept), data_root=root) for root in roots]
             leaf.clear()
             leaf.update(dict(type='ConcatDataset', datasets=parts) if len(parts) > 1 else parts[0])
+            places['train_dataloader'] += 1
+    return places
+
+
+def set_cache(cfg: Config, key: str, old: dict) -> Counter:
+    """Put ``cache_dir`` or ``cache_bytes`` where the shards to train on are."""
+    places = Counter()
+    for leaf in leaf_datasets(cfg.train_dataloader.dataset):
+        if leaf.type.split('.')[-1] == 'ShardedImages':
+            leaf[key] = cfg[key]
             places['train_dataloader'] += 1
     return places
 
@@ -277,5 +287,6 @@ PLACES = dict(
 SHORT = dict(
     dict.fromkeys(PLACES, set_places), backbone=set_backbone,
     data_root=set_data_root, data_prefix=set_data_prefix, shards=set_shards, window=set_window,
+    cache_dir=set_cache, cache_bytes=set_cache,
     tokenizer=set_tokenizer, pretrained=set_pretrained, num_classes=set_num_classes, classes=set_classes,
     **dict.fromkeys(('train_scales', 'crop_scales', 'crop_size', 'test_scale'), set_size))
