@@ -37,7 +37,7 @@ class ShardIndex:
     """
 
     def __init__(self, folder, cache_dir='~/.cache/cae_mm/shards', cache_bytes=10**11):
-        folder = str(folder)
+        folder = str(folder).rstrip('/')
         store, path = fsspec.url_to_fs(f'{folder}/{FACTS}')
         if not store.exists(path):
             raise FileNotFoundError(f'{folder} has no {FACTS}, which tools/make_shards.py makes')
@@ -58,7 +58,7 @@ class ShardIndex:
             raise ValueError(f'{folder}: {FACTS}, {RECORDS} and {NAMES} do not fit: copy all three again')
         there = self.files.sizes()
         for tar, size in zip(self.tars, self.bytes, strict=True):
-            if there.get(tar) != size:
+            if there.get(tar) != size or '..' in tar.split('/'):  # its name in the cache is the same
                 raise FileNotFoundError(
                     f'{self.files.path(tar)} has {there.get(tar, "no")} bytes, not the {size} of the index '
                     f'in {folder}: copy it again, or make the index anew')

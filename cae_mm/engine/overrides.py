@@ -24,9 +24,10 @@ def apply_options(cfg: Config, options: dict) -> None:
     it, or several folders for training; ``data_prefix``, the folder in it with the images to train on;
     ``shards``, packed images to train on in place of a folder, with ``cache_dir`` and ``cache_bytes``;
     ``window``, how many shards are shuffled together; ``tokenizer``, the checkpoint of
-    ``model.target_generator``; ``pretrained``, that of the backbone ('none': random weights); ``backbone``, see ``set_backbone``; ``num_classes``, in all of the
-    model; ``classes``, see ``set_classes``; sizes of images, wherever their old values stand; and those of
-    ``PLACES``. ``cfg.changes`` then says in how many places.
+    ``model.target_generator``; ``pretrained``, that of the backbone ('none': random weights);
+    ``backbone``, see ``set_backbone``; ``num_classes``, in all of the model; ``classes``, see
+    ``set_classes``; sizes of images, wherever their old values stand; and those of ``PLACES``.
+    ``cfg.changes`` then says in how many places.
 
     Args:
         cfg (Config): changed in place.
