@@ -16,11 +16,17 @@ SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.
 NAMED = 10  # so many are named at once, the others counted
 
 
-def read_regular(path: str | Path, most: int | None = None) -> bytes:
+def read_regular(path: str | Path, most: int | None = None, part: tuple[int, int] | None = None) -> bytes:
     """The content of a file; a FIFO, a socket or a device, which may never answer, is refused.
 
+    Args:
+        path (str | Path): the file.
+        most (int, optional): so many bytes it may have.
+        part (tuple[int, int], optional): the first byte and the number of bytes that are read.
+
     Raises:
-        OSError: of the system, for something that is no regular file, and for more than ``most`` bytes.
+        OSError: of the system, for something that is no regular file, for more than ``most`` bytes, and
+            for a file that ends before ``part`` does.
     """
     def opener(name, flags):
         return os.open(name, flags | getattr(os, 'O_NONBLOCK', 0))
@@ -31,7 +37,13 @@ def read_regular(path: str | Path, most: int | None = None) -> bytes:
         _check_regular(path, status.st_mode)  # it may have become another meanwhile
         if most is not None and status.st_size > most:
             raise OSError(f'{path} has {status.st_size:,} bytes, more than the {most:,} that are read')
-        return file.read()
+        if part is None:
+            return file.read()
+        file.seek(part[0])
+        content = file.read(part[1])
+        if len(content) < part[1]:
+            raise OSError(f'{path} ends before byte {sum(part):,}')
+        return content
 
 
 def _check_regular(path, mode):

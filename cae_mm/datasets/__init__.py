@@ -6,8 +6,9 @@ from .image_folder import ImageFolder
 from .reader import UnreadableFile
 from .reproducible import ReproducibleDataset
 from .sampler import EndlessSampler, EpochSampler
+from .shards import ShardedImages
 
 __all__ = [
     'AnnotationCheckHook', 'BadFilesHook', 'ClassesHook', 'EndlessSampler', 'EpochSampler', 'ImageFolder',
-    'ReproducibleDataset', 'UnreadableFile'
+    'ReproducibleDataset', 'ShardedImages', 'UnreadableFile'
 ]

@@ -38,8 +38,8 @@ class ClassesHook(Hook):
 
 def check_images(dataset):
     """Every sub-folder that is a class must have an image."""
-    backend = get_file_backend(dataset.img_prefix)
     for name in getattr(dataset, 'folder_to_idx', ()):
+        backend = get_file_backend(dataset.img_prefix)
         folder = backend.join_path(dataset.img_prefix, name)
         files = backend.list_dir_or_file(folder, list_dir=False, recursive=True)
         if not any(map(dataset.is_valid_file, files)):

@@ -138,6 +138,23 @@ class ReproducibleDataset(Dataset):
         """What the wrapped dataset knows of a file before reading it, in any epoch."""
         return self.dataset.get_data_info(index % len(self))
 
+    @property
+    def shard_sizes(self):
+        """Number of images in each shard, list[int]; ValueError where not all images are in shards."""
+        sizes = [size for leaf in self._leaves for size in getattr(leaf, 'shard_sizes', ())]
+        if not sizes or sum(sizes) != len(self):
+            raise ValueError('window is for images that are all in shards, of tools/make_shards.py: '
+                             'shards=DIR, or no window')
+        return sizes
+
+    def fetch(self, shards, together):
+        """Begin to fetch shards, by their numbers in ``shard_sizes``: see :class:`ShardedImages`."""
+        first = 0
+        for leaf in self._leaves:
+            last = first + len(leaf.shard_sizes)
+            leaf.fetch([shard - first for shard in shards if first <= shard < last], together)
+            first = last
+
     def __len__(self):
         return len(self.dataset)
 

@@ -22,10 +22,12 @@ def apply_options(cfg: Config, options: dict) -> None:
 
     These are ``data_root``, in place of the config's wherever data loaders, evaluators and hooks use
     it, or several folders for training; ``data_prefix``, the folder in it with the images to train on;
-    ``tokenizer``, the checkpoint of ``model.target_generator``; ``pretrained``, that of the backbone
-    ('none': random weights); ``backbone``, see ``set_backbone``; ``num_classes``, in all of the model;
-    ``classes``, see ``set_classes``; sizes of images, wherever their old values stand; and those of
-    ``PLACES``. ``cfg.changes`` then says in how many places.
+    ``shards``, packed images to train on in place of a folder, with ``cache_dir`` and ``cache_bytes``;
+    ``window``, how many shards are shuffled together; ``tokenizer``, the checkpoint of
+    ``model.target_generator``; ``pretrained``, that of the backbone ('none': random weights);
+    ``backbone``, see ``set_backbone``; ``num_classes``, in all of the model; ``classes``, see
+    ``set_classes``; sizes of images, wherever their old values stand; and those of ``PLACES``.
+    ``cfg.changes`` then says in how many places.
 
     Args:
         cfg (Config): changed in place.
@@ -111,6 +113,37 @@ def set_data_prefix(cfg: Config, key: str, old: dict) -> Counter:
     """Read the images to train on from the folder ``cfg.data_prefix``; '' is ``data_root`` itself."""
     return replace(cfg, ['train_dataloader'], lambda name, value: (
         cfg.data_prefix if name == key and value == old[key] else value))
+
+
+def set_shards(cfg: Config, key: str, old: dict) -> Counter:
+    """Train on the images of the shards in ``cfg.shards``, one or several folders or URLs."""
+    roots, places = [cfg.shards] if isinstance(cfg.shards, str) else cfg.shards, Counter()
+    for leaf in list(leaf_datasets(cfg.train_dataloader.dataset)):
+        scope, _, name = leaf.type.rpartition('.')
+        if name == 'ImageFolder':
+            kept = {key: leaf[key] for key in ('pipeline', 'with_label') if key in leaf}
+            kept['type'] = f'{scope}.ShardedImages'.lstrip('.')
+            parts = [ConfigDict(copy.deepcopy(kept), data_root=root) for root in roots]
+            leaf.clear()
+            leaf.update(dict(type='ConcatDataset', datasets=parts) if len(parts) > 1 else parts[0])
+            places['train_dataloader'] += 1
+    return places
+
+
+def set_cache(cfg: Config, key: str, old: dict) -> Counter:
+    """Put ``cache_dir`` or ``cache_bytes`` where the shards to train on are."""
+    places = Counter()
+    for leaf in leaf_datasets(cfg.train_dataloader.dataset):
+        if leaf.type.split('.')[-1] == 'ShardedImages':
+            leaf[key] = cfg[key]
+            places['train_dataloader'] += 1
+    return places
+
+
+def set_window(cfg: Config, key: str, old: dict) -> Counter:
+    """Shuffle within ``cfg.window`` shards: see ``EpochSampler``."""
+    cfg.train_dataloader.sampler.window = cfg.window
+    return Counter(train_dataloader=1)
 
 
 def set_tokenizer(cfg: Config, key: str, old: dict) -> Counter:
@@ -254,6 +287,7 @@ PLACES = dict(
 # In the order in which they are put in place.
 SHORT = dict(
     dict.fromkeys(PLACES, set_places), backbone=set_backbone,
-    data_root=set_data_root, data_prefix=set_data_prefix, tokenizer=set_tokenizer,
-    pretrained=set_pretrained, num_classes=set_num_classes, classes=set_classes,
+    data_root=set_data_root, data_prefix=set_data_prefix, shards=set_shards, window=set_window,
+    cache_dir=set_cache, cache_bytes=set_cache,
+    tokenizer=set_tokenizer, pretrained=set_pretrained, num_classes=set_num_classes, classes=set_classes,
     **dict.fromkeys(('train_scales', 'crop_scales', 'crop_size', 'test_scale'), set_size))

@@ -156,7 +156,7 @@ def explain(error, data):
 
 @TRANSFORMS.register_module()
 class LoadRGBImage(BaseTransform):
-    """Read ``img_path`` into ``img``, (H, W, 3) uint8 RGB, upright.
+    """Read ``img_path``, or what ``read_bytes`` gives, into ``img``, (H, W, 3) uint8 RGB, upright.
 
     An unreadable or truncated file gives None, which a dataset replaces by another sample; the
     reason is left under ``load_error`` in the dictionary that came in.
@@ -172,9 +172,12 @@ class LoadRGBImage(BaseTransform):
         """Add ``img``, ``img_shape`` and ``ori_shape``, or return None."""
         path, data = results['img_path'], b''
         try:
-            remote = self.backend_args or '://' in path
-            data = (fileio.get(path, backend_args=self.backend_args) if remote
-                    else read_regular(path, MAX_BYTES))
+            if 'read_bytes' in results:  # of a data set whose images are no files
+                data = results['read_bytes'](MAX_BYTES)
+            elif self.backend_args or '://' in path:
+                data = fileio.get(path, backend_args=self.backend_args)
+            else:
+                data = read_regular(path, MAX_BYTES)
             image = decode_rgb(data)
         except Exception as error:  # decoders raise nearly every type on a damaged file
             results['load_error'] = explain(error, data)

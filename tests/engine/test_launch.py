@@ -53,6 +53,24 @@ def test_data_root_is_moved_everywhere(load, options):
     assert cfg.data_root == '/new'
 
 
+def test_shards_take_the_place_of_the_folder():
+    parser = argparse.ArgumentParser()
+    add_config_options(parser)
+    options = ['configs/pretrain/cae_vitt_eurosat.py', '--cfg-options', 'window=4', 'cache_dir=/d']
+    for places in ('s3://a/b', '[s3://a/b,/c]'):
+        cfg = launch.load_config(parser.parse_args([*options, f'shards={places}']))
+        data = cfg.train_dataloader.dataset.dataset
+        found = data.get('datasets') or [data]
+        assert [part.data_root for part in found] == ['s3://a/b', '/c'][:len(found)] and len(found) == (
+            places.count(',') + 1)
+        assert all(part.type == 'ShardedImages' and not part.with_label and part.pipeline for part in found)
+        assert {part.cache_dir for part in found} == {'/d'}
+        assert cfg.train_dataloader.sampler.window == 4 and cfg.data_root == 'data/eurosat'
+    for config, option in ((SEGMENT, 'shards=/c'), (PRETRAIN, 'cache_dir=/c')):
+        with pytest.raises(ValueError, match=f'{option} changes nothing'):
+            launch.load_config(parser.parse_args([config, '--cfg-options', option]))
+
+
 def test_changes_are_counted_by_place(load, load_dense):
     cfg = load('--data-root', '/new', '--cfg-options', 'num_classes=10', 'crop_size=(96,48)')
     assert cfg.changes == [
