@@ -84,7 +84,8 @@ def read_model(path: str | Path, encoder_only: bool = False, out_indices: tuple[
     layout = detect_origin(state)
     pairs = theirs_to_ours(layout, prefix_of(state, layout))
     kind = kind_of({translate(name, pairs) for name in state})
-    options, fc, what = dict(out_type='raw', out_indices=out_indices), None, f'encoder of a model ({kind})'
+    options, fc = dict(out_type='raw', out_indices=out_indices), None
+    what = 'encoder' if kind == 'encoder' else f'encoder of {kind}'
     if kind == 'classifier' and not encoder_only:
         ours = to_ours(state, layout)
         fc = nn.Linear(*ours['head.fc.weight'].shape[::-1])
@@ -99,6 +100,9 @@ def read_model(path: str | Path, encoder_only: bool = False, out_indices: tuple[
         layout, what, encoder.num_layers, encoder.embed_dims, encoder.patch_size, *options['img_size']))
     if not options['final_norm']:
         report.append('it has no final norm: of use are the maps')
+        if encoder.any_size:
+            report.append("positions of other image sizes are computed; pos_mode='resize' of a training "
+                          'resizes them')
     facts = encoder.trained_with
     if not facts.get('mean'):
         report.append("the file does not say how pixels were normalised: ImageNet's mean and std are taken")

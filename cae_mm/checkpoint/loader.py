@@ -153,16 +153,16 @@ def arguments_of(path: str | Path, num_heads: int | None = None) -> dict:
         if not facts['num_heads']:
             raise ValueError('it does not say how many attention heads it has, and all arrays fit with any '
                              'number: say num_heads')
-        grid = grid_of(ours['backbone.pos_embed'])
+        width, channels, patch, _ = ours['backbone.patch_embed.weight'].shape
+        size = facts.get('img_size') or [side * patch for side in grid_of(ours['backbone.pos_embed'])]
     except FileError:
         raise
     except ValueError as error:
         raise ValueError(f'{path}: {error}') from error
-    width, channels, patch, _ = ours['backbone.patch_embed.weight'].shape
     return dict(
         arch=dict(embed_dims=width, num_layers=len(block_names(ours)), num_heads=facts['num_heads']),
-        img_size=tuple(facts.get('img_size') or (side * patch for side in grid)), patch_size=patch,
-        in_channels=channels, mlp_ratio=len(ours['backbone.blocks.0.mlp.fc1.weight']) / width,
+        img_size=tuple(size), patch_size=patch, in_channels=channels,
+        mlp_ratio=len(ours['backbone.blocks.0.mlp.fc1.weight']) / width,
         final_norm='backbone.norm.weight' in ours, use_rel_pos_bias=bool(tables_of(ours)))
 
 

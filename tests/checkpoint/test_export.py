@@ -156,7 +156,8 @@ def test_encoder_of_a_detector_gives_its_maps(make, tmp_path, relative):
     report, [want] = [], ours.requires_grad_(False)(images())
     model = read_model(tmp_path / 'detector.pth', report=report)
     assert model(images())[1].equal(want)
-    assert "of use are the maps" in report[1] and "ImageNet's mean" in report[2]
+    assert 'of use are the maps' in report[1] and "ImageNet's mean" in report[-1]
+    assert ("pos_mode='resize'" in report[2]) != relative
     for to in module.FOLDERS:
         export(read_model(tmp_path / 'detector.pth'), tmp_path / to, to)
     close(of_timm(tmp_path / 'timm', features_only=True, out_indices=(1,))(images())[0], want)
@@ -169,6 +170,17 @@ def test_another_image_size(saved, make, tmp_path):
     ours, path = saved('encoder')
     export(read_model(path, img_size=(48, 24)), tmp_path / 'vit', 'timm')
     close(of_timm(tmp_path / 'vit')(images(2, 48, 24)), ours.encode(images(2, 48, 24))[:, 0])
+
+
+def test_a_table_that_was_resized_is_for_one_size(make, tmp_path):
+    """As detectors have that of their pre-training."""
+    ours = make('encoder', img_size=(32, 48), final_norm=False, out_type='featmap').requires_grad_(False)
+    ours.pos_embed += 0.1
+    state = {f'backbone.{name}': value for name, value in ours.state_dict().items()}
+    torch.save(dict(state_dict=state, meta=dict(cae_mm=facts_of(ours))), tmp_path / 'detector.pth')
+    export(read_model(tmp_path / 'detector.pth'), tmp_path / 'encoder.pt2', 'torch-export')
+    run, batch = graph(tmp_path / 'encoder.pt2', 'torch-export'), images(3, 32, 48)
+    close(run(batch)[1], ours(batch)[0])
 
 
 def test_pixels_of_another_order(saved):

@@ -22,7 +22,7 @@ def test_a_folder_and_a_graph(checkpoint, call_tool, tmp_path, capsys):
               '--license', 'mit')
     call_tool('export.py', checkpoint, tmp_path / 'vit.pt2', '--to', 'torch-export', '--out-indices', 0, 1)
     printed = capsys.readouterr().out
-    for line in ('cae_mm, encoder of a model (encoder): 2 blocks, width 24, patches of 8, images of 48x48',
+    for line in ('cae_mm, encoder: 2 blocks, width 24, patches of 8, images of 48x48',
                  "ImageNet's mean and std are taken", 'images of 3x3x40x48', 'cls_token, map_0, map_1',
                  f"wrote {tmp_path}/vit, load it with timm.create_model('local-dir:"):
         assert line in printed
