@@ -105,15 +105,17 @@ def detector(peer: bool, args, batch: int) -> tuple:
             patch_size=16, out_type='featmap', out_indices=cfg.model.backbone.out_indices,
             drop_path_rate=0.2, final_norm=False)
         # One group for all parameters: the fastest there is.
-        cfg.optim_wrapper.pop('constructor')
-        cfg.optim_wrapper.pop('paramwise_cfg')
+        for key in ('constructor', 'paramwise_cfg'):
+            cfg.optim_wrapper.pop(key, None)
     inputs = demo_mm_inputs(batch, (3, *size), num_items=[8] * batch, num_classes=80, with_mask=True)
     return *built(cfg, args), inputs
 
 
 def segmenter(peer: bool, args, batch: int) -> tuple:
     """UperNet on our encoder, or mmseg's own MAE ViT with the same bias, pyramid and heads."""
-    cfg = read(CONFIGS / 'seg/upernet_cae_vitb_160k_ade20k.py', args)
+    cfg, size = read(CONFIGS / 'seg/upernet_cae_vitb_160k_ade20k.py', args), (512, 512)
+    if args.toy:
+        size = (128, 128)
     if peer:
         [path] = Path(mmseg.__file__).parent.glob('.mim/configs/mae/*ade20k-512x512.py')
         theirs = Config.fromfile(path)
@@ -123,13 +125,16 @@ def segmenter(peer: bool, args, batch: int) -> tuple:
             theirs.model.neck.embed_dim = dims
             theirs.model.decode_head.update(in_channels=[dims] * 4, channels=dims)
             theirs.model.auxiliary_head.update(in_channels=dims, channels=dims)
-        cfg.model = dict(theirs.model, pretrained=None)
-        cfg.optim_wrapper.pop('constructor')
-        cfg.optim_wrapper.pop('paramwise_cfg')
-    labels = torch.randint(0, 150, (batch, 1, 512, 512), generator=torch.Generator().manual_seed(0))
-    images = list(torch.randint(0, 256, (batch, 3, 512, 512), dtype=torch.uint8))
+        cfg.model = theirs.model
+        cfg.model.pretrained = None
+        # One group for all parameters: the fastest there is.
+        for key in ('constructor', 'paramwise_cfg'):
+            cfg.optim_wrapper.pop(key, None)
+    cfg.model.backbone.img_size = cfg.model.data_preprocessor.size = size
+    labels = torch.randint(0, 150, (batch, 1, *size))
+    images = list(torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8))
     samples = [SegDataSample(gt_sem_seg=PixelData(data=each), metainfo=dict(
-        img_shape=(512, 512), ori_shape=(512, 512))) for each in labels]
+        img_shape=size, ori_shape=size)) for each in labels]
     return *built(cfg, args), dict(inputs=images, data_samples=samples)
 
 

@@ -9,7 +9,7 @@ from torch._dynamo.exc import RecompileError, Unsupported
 from torch._dynamo.utils import counters
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.guards.test_traces import build
+from tests.guards.test_traces import CONFIGS, build
 
 SIZES = dict(grid_size=4, embed_dims=16, num_heads=2, depth=1, drop_path_rate=0.1)
 TOY = dict(
@@ -70,7 +70,7 @@ def test_with_its_gradients():
 
 
 def test_every_block_of_a_classifier_is_one_graph():
-    cfg = Config.fromfile('configs/cls/finetune_cae_vitb_100e.py').model.backbone
+    cfg = Config.fromfile(CONFIGS / 'cls/finetune_cae_vitb_100e.py').model.backbone
     with torch.device('meta'):
         backbone = MODELS.build(dict(cfg, init_cfg=None)).train()
     backbone.compile_forward(fullgraph=True, backend='eager')

@@ -1,4 +1,6 @@
 """What a step does on a GPU, from its trace: it never waits, and does no more than it did."""
+from pathlib import Path
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -12,6 +14,7 @@ from torch._subclasses.fake_tensor import (
 
 from tests.guards.trace import pretend
 
+CONFIGS = Path(__file__).parents[2] / 'configs'
 BATCH = 64
 MASK = torch.arange(196).expand(BATCH, -1) < 98
 LOGITS = BATCH * 98 * 8192
@@ -19,7 +22,7 @@ LOGITS = BATCH * 98 * 8192
 
 def build(path):
     """The full-size model of a config, on the meta device."""
-    cfg = Config.fromfile(f'configs/{path}.py')
+    cfg = Config.fromfile(CONFIGS / f'{path}.py')
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     cfg.model.backbone.update(init_cfg=None, with_cp=False)  # which keeps the state of a real generator
     if cfg.model.get('target_generator', {}).get('type', 'PixelTarget') != 'PixelTarget':
