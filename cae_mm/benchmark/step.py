@@ -1,6 +1,5 @@
-"""A training step without its numbers, on shapes alone: its memory and operations, before there is a GPU."""
+"""A training step on shapes alone, without numbers: its memory and operations, before there is a GPU."""
 import copy
-import logging
 import tempfile
 import time
 import weakref
@@ -14,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmengine.logging import MessageHub, MMLogger
+from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import FUNCTIONS, init_default_scope
@@ -29,6 +28,7 @@ from torchvision.ops import roi_align
 from cae_mm.benchmark.cost import on_meta
 from cae_mm.datasets.annotations import leaf_datasets
 from cae_mm.models.cae import split_mask
+from cae_mm.positions import sincos_positions
 
 aten = torch.ops.aten
 for end in ('', '_backward'):  # the counter knows attention on GPUs alone
@@ -119,7 +119,7 @@ def draw_samples(cfg: Config, number: int, size: tuple[int, int] = (640, 480)) -
         size (tuple[int, int]): width and height of the photograph, in pixels.
 
     Returns:
-        tuple[list[dict], float]: the samples, and seconds for each, reading included.
+        tuple[list[dict], float]: the samples, and seconds of a core for each, reading included.
     """
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     pipeline = Compose(next(leaf_datasets(cfg.train_dataloader.dataset)).pipeline)
@@ -128,12 +128,12 @@ def draw_samples(cfg: Config, number: int, size: tuple[int, int] = (640, 480)) -
     polygon = [left, top, right, top, right, bottom, left, bottom]
     with tempfile.TemporaryDirectory() as folder:
         picture, labels = f'{folder}/picture.jpg', f'{folder}/labels.png'
-        # Noise of 1/16 of the size, enlarged and roughened, is compressed to 1.5 bits per pixel, as photographs are.
+        # Noise of 1/16 of the size, enlarged and roughened, is compressed about as photographs are.
         coarse = Image.fromarray(rng.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), np.uint8))
         pixels = np.asarray(coarse.resize(size)) + rng.normal(0, 8, (height, width, 3))
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(picture, quality=90)
         Image.fromarray(np.ones((height, width), np.uint8)).save(labels)
-        start = time.perf_counter()
+        start = time.process_time()
         while len(samples) < number:
             thing = dict(bbox=box, bbox_label=0, ignore_flag=0, mask=[polygon])
             sample = pipeline(dict(
@@ -141,7 +141,7 @@ def draw_samples(cfg: Config, number: int, size: tuple[int, int] = (640, 480)) -
                 label_map=None, reduce_zero_label=True, seg_fields=[], instances=[thing]))
             tries += 1
             samples += [sample] * (sample is not None)  # None where a crop has no object
-        return samples, (time.perf_counter() - start) / tries
+        return samples, (time.process_time() - start) / tries
 
 
 def trace_step(cfg: Config, sample: dict, batch: int, amp: bool, checkpointing: bool | None = None) -> Step:
@@ -160,8 +160,7 @@ def trace_step(cfg: Config, sample: dict, batch: int, amp: bool, checkpointing: 
     Raises:
         ValueError: where ``checkpointing`` is given and the backbone has none.
     """
-    cfg = copy.deepcopy(cfg)
-    MMLogger.get_current_instance().setLevel(logging.ERROR)  # the groups of parameters, at each step
+    cfg, sample = copy.deepcopy(cfg), copy.deepcopy(sample)  # whose labels the step replaces
     MessageHub.get_current_instance().update_info('max_iters', 1000)
     settings, wrapper = cfg.model, cfg.optim_wrapper
     if settings.get('data_preprocessor') is None and 'data_preprocessor' in cfg:
@@ -197,7 +196,8 @@ def trace_step(cfg: Config, sample: dict, batch: int, amp: bool, checkpointing: 
         collate = cfg.train_dataloader.get('collate_fn', dict(type='pseudo_collate'))
         data = FUNCTIONS.get(collate['type'])([sample] * batch)
         forward, memory.peak, memory.operations = Counter(), 0, 0
-        with mock.patch('cae_mm.models.cae.split_mask', return_value=tuple(map(fake.from_tensor, masks))):
+        with (mock.patch('cae_mm.models.cae.split_mask', return_value=tuple(map(fake.from_tensor, masks))),
+              mock.patch('cae_mm.models.vit.cached_sincos_positions', sincos_positions)):
             count_parts(model, memory, forward)
             model.train_step(data, optim)
         state = [value for values in optim.optimizer.state.values() for value in values.values()
@@ -208,7 +208,8 @@ def trace_step(cfg: Config, sample: dict, batch: int, amp: bool, checkpointing: 
     blocks = [bytes_of(p for p in block.parameters() if id(p) in ids) for name, part in lists.items()
               if not any(name.startswith(f'{other}.') for other in lists) for block in part]
     return Step(
-        parameters={name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()},
+        parameters={name: sum(each.numel() for each in part.parameters())
+                    for name, part in model.named_children()},
         forward={name: value / batch for name, value in forward.items()},
         operations=memory.operations / batch, weights=weights, fixed=bytes_of(everything) - weights,
         optimizer=bytes_of(state), peak=memory.peak, gradients=memory.gradients_at_peak,
@@ -235,7 +236,7 @@ def count_parts(model: nn.Module, memory: Memory, operations: Counter) -> None:
 
 
 def simplify(detector: nn.Module, train_cfg: dict) -> None:
-    """Give a detector losses that need no numbers: boxes are the most that its sampler takes of an image."""
+    """Give a detector losses that need no numbers, of the most boxes that its sampler takes of an image."""
     stages = train_cfg.rcnn if isinstance(train_cfg.rcnn, list) else [train_cfg.rcnn]
 
     def parts(name):
@@ -251,13 +252,14 @@ def simplify(detector: nn.Module, train_cfg: dict) -> None:
         for stage, box_head, mask_head in zip(stages, parts('bbox_head'), parts('mask_head'), strict=True):
             number, share = stage.sampler.num, stage.sampler.pos_fraction
             losses += box_head(align(maps, number, 7))
-            masks = mask_head(align(maps, int(share * number), 14))[:, 0].float()  # that of each box's class
+            masks = mask_head(align(maps, int(share * number), 14))[:, 0].float()  # a class's
             losses.append(F.binary_cross_entropy_with_logits(masks, torch.zeros_like(masks)))
         return losses
 
     def loss(inputs, samples):
         maps = detector.extract_feat(inputs)
-        outputs = [level for kind in detector.rpn_head(maps) for level in kind] + detector.roi_head.loss(maps)
+        outputs = [level for kind in detector.rpn_head(maps) for level in kind]
+        outputs += detector.roi_head.loss(maps)
         return dict(loss=sum(output.float().abs().mean() for output in outputs))
 
     detector.roi_head.loss, detector.loss = second_stage, loss
