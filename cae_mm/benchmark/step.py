@@ -1,5 +1,6 @@
 """A training step on shapes alone, without numbers: its memory and operations, before there is a GPU."""
 import copy
+import inspect
 import tempfile
 import time
 import weakref
@@ -17,6 +18,7 @@ from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import FUNCTIONS, init_default_scope
+from mmpretrain.registry import MODELS
 from PIL import Image
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -27,13 +29,14 @@ from torchvision.ops import roi_align
 
 from cae_mm.benchmark.cost import on_meta
 from cae_mm.datasets.annotations import leaf_datasets
-from cae_mm.models.cae import split_mask
 from cae_mm.positions import sincos_positions
 
 aten = torch.ops.aten
 for end in ('', '_backward'):  # the counter knows attention on GPUs alone
     flop_registry.setdefault(getattr(aten, f'_scaled_dot_product_flash_attention_for_cpu{end}'),
                              flop_registry[getattr(aten, f'_scaled_dot_product_flash_attention{end}')])
+INDEXING = aten.index.Tensor, aten.index_put_.default, aten._index_put_impl_.default
+LIMIT = 'torch._subclasses.fake_tensor.CONSTANT_NUMEL_LIMIT'  # numbers of a tensor that can be known
 
 
 @dataclass
@@ -59,8 +62,8 @@ class Step:
 class Memory(TorchDispatchMode):
     """Adds up the storages that exist, and answers what no shape tells: yes, 0 or 1.0.
 
-    A convolution has copies of what it reads, in the order that oneDNN or cuDNN wants.
-    Gradients of ``kept`` bytes are there from the start, as where they accumulate.
+    What is computed from masks alone is known. A convolution has copies of what it reads, in the order that
+    oneDNN or cuDNN wants. Gradients of ``kept`` bytes are there from the start, as where they accumulate.
     """
 
     def __init__(self):
@@ -69,11 +72,14 @@ class Memory(TorchDispatchMode):
         self.alive, self.kept = {}, 0
 
     def __torch_dispatch__(self, function, kinds, args=(), kwargs=None):
-        if function is aten._local_scalar_dense.default:
+        if function is aten._local_scalar_dense.default and args[0].constant is None:
             return args[0].dtype == torch.bool or int(args[0].is_floating_point())
-        if function is aten.index.Tensor and any(i is not None and i.dtype == torch.bool for i in args[1]):
-            first = next(axis for axis, index in enumerate(args[1]) if index is not None)
-            output = args[0].flatten(first, first + args[1][first].ndim - 1).clone()
+        axis, index = next(((axis, index) for axis, index in enumerate(args[1]) if index is not None),
+                           (0, None)) if function in INDEXING else (0, None)
+        if index is not None and index.dtype == torch.bool and function is not aten.index.Tensor:
+            output = args[0]
+        elif index is not None and index.dtype == torch.bool and index.constant is None:
+            output = args[0].flatten(axis, axis + index.ndim - 1).clone()
         else:
             output = function(*args, **(kwargs or {}))
         if count := flop_registry.get(function._overloadpacket):
@@ -147,8 +153,8 @@ def draw_samples(cfg: Config, number: int, size: tuple[int, int] = (640, 480)) -
 def trace_step(cfg: Config, sample: dict, batch: int, amp: bool, checkpointing: bool | None = None) -> Step:
     """Run one training step on tensors that have shapes and no numbers, as on a CPU.
 
-    The second stage of a detector gets as many boxes as its sampler takes at most. An operator's own work
-    space is not seen, nor is what an allocator keeps.
+    The second stage of a detector gets as many boxes as its sampler takes at most. Work space of operators
+    is not seen, but for that of convolutions, nor what an allocator keeps.
 
     Args:
         cfg (Config): of a training of any task.
@@ -165,19 +171,23 @@ def trace_step(cfg: Config, sample: dict, batch: int, amp: bool, checkpointing: 
     settings, wrapper = cfg.model, cfg.optim_wrapper
     if settings.get('data_preprocessor') is None and 'data_preprocessor' in cfg:
         settings.data_preprocessor = cfg.data_preprocessor
-    if 'target_generator' in settings:
-        settings.target_generator.pop('init_cfg', None)
-        if 'Pixel' not in settings.target_generator.type:
-            settings.target_generator.allow_random = True
+    if tokenizer := settings.get('target_generator'):
+        tokenizer.pop('init_cfg', None)
+        if 'allow_random' in inspect.signature(MODELS.get(tokenizer.type)).parameters:
+            tokenizer.allow_random = True
     if checkpointing is not None:
         settings.backbone.with_cp = checkpointing
     if wrapper.type.endswith('AutocastOptimWrapper'):
         wrapper.amp = amp
     model = on_meta(settings, cfg.get('default_scope', 'mmpretrain'))
-    inputs, masks = sample['inputs'], ()
-    if isinstance(inputs, dict) and 'mask' in inputs:
-        masks = split_mask(torch.as_tensor(inputs['mask'])[None].expand(batch, -1))
-    with FakeTensorMode(allow_non_fake_inputs=True) as fake, Memory() as memory:
+    inputs, labels = sample['inputs'], sample.get('data_samples')
+    with (FakeTensorMode(allow_non_fake_inputs=True) as fake, Memory() as memory, mock.patch(LIMIT, 2**24),
+          mock.patch('cae_mm.models.vit.cached_sincos_positions', sincos_positions)):
+        known = partial(fake.fake_tensor_converter.from_real_tensor, fake, make_constant=True)
+        if isinstance(inputs, dict) and 'mask' in inputs:
+            inputs['mask'] = known(inputs['mask'])
+        elif hasattr(labels, 'mask'):
+            labels.mask = known(labels.mask)
         model = revert_sync_batchnorm(model.to_empty(device='cpu')).train()
         model.codes_placed = True  # of a d-VAE: its first step places them
         if hasattr(model, 'roi_head'):
@@ -196,10 +206,8 @@ def trace_step(cfg: Config, sample: dict, batch: int, amp: bool, checkpointing: 
         collate = cfg.train_dataloader.get('collate_fn', dict(type='pseudo_collate'))
         data = FUNCTIONS.get(collate['type'])([sample] * batch)
         forward, memory.peak, memory.operations = Counter(), 0, 0
-        with (mock.patch('cae_mm.models.cae.split_mask', return_value=tuple(map(fake.from_tensor, masks))),
-              mock.patch('cae_mm.models.vit.cached_sincos_positions', sincos_positions)):
-            count_parts(model, memory, forward)
-            model.train_step(data, optim)
+        count_parts(model, memory, forward)
+        model.train_step(data, optim)
         state = [value for values in optim.optimizer.state.values() for value in values.values()
                  if torch.is_tensor(value)]
     weights, everything = bytes_of(trained), [*model.parameters(), *model.buffers()]
