@@ -145,7 +145,11 @@ def device_peak_flops() -> float | None:
     """Return the dense bfloat16 peak of the current GPU in FLOP/s, None when unknown."""
     if not torch.cuda.is_available():
         return None
-    name = torch.cuda.get_device_name()
+    return peak_flops(torch.cuda.get_device_name())
+
+
+def peak_flops(name: str) -> float | None:
+    """Return the dense bfloat16 peak of the GPU of this name in FLOP/s, None when unknown."""
     if ' MIG ' in name:  # a part of a device
         return None
     return next((peak for key, peak in PEAK_FLOPS.items() if re.search(rf'\b{key}\b', name)), None)

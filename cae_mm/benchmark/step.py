@@ -1,0 +1,273 @@
+"""A training step on shapes alone, without numbers: its memory and operations, before there is a GPU."""
+import copy
+import inspect
+import tempfile
+import time
+import weakref
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from unittest import mock
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.logging import MessageHub
+from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import FUNCTIONS, init_default_scope
+from mmpretrain.registry import MODELS
+from PIL import Image
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.flop_counter import flop_registry
+from torchvision.ops import roi_align
+
+from cae_mm.benchmark.cost import on_meta
+from cae_mm.datasets.annotations import leaf_datasets
+from cae_mm.positions import sincos_positions
+
+aten = torch.ops.aten
+for end in ('', '_backward'):  # the counter knows attention on GPUs alone
+    flop_registry.setdefault(getattr(aten, f'_scaled_dot_product_flash_attention_for_cpu{end}'),
+                             flop_registry[getattr(aten, f'_scaled_dot_product_flash_attention{end}')])
+INDEXING = aten.index.Tensor, aten.index_put_.default, aten._index_put_impl_.default
+LIMIT = 'torch._subclasses.fake_tensor.CONSTANT_NUMEL_LIMIT'  # numbers of a tensor that can be known
+
+
+@dataclass
+class Step:
+    """Of one training step of a process: bytes, and floating-point operations (a multiply-add is two)."""
+    parameters: dict[str, int]  # of each part of the model
+    forward: dict[str, float]  # operations of a forward pass of one image, in each part
+    operations: float  # of the whole step, for one image
+    weights: int  # bytes; those that are trained, and with the rest, frozen ones and buffers
+    fixed: int
+    optimizer: int
+    peak: int  # all that is there at once, the batch as well
+    gradients: int  # of the peak: those that exist at that time
+    block: int  # trained bytes of the largest one of a list of blocks, and those outside of such lists
+    outside: int
+
+    @property
+    def activations(self) -> int:
+        """What is neither weights nor gradients nor optimizer at the peak."""
+        return self.peak - self.weights - self.fixed - self.gradients - self.optimizer
+
+
+class Memory(TorchDispatchMode):
+    """Adds up the storages that exist, and answers what no shape tells: yes, 0 or 1.0.
+
+    What is computed from masks alone is known. A convolution has copies of what it reads, in the order that
+    oneDNN or cuDNN wants. Gradients of ``kept`` bytes are there from the start, as where they accumulate.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.peak = self.gradients = self.gradients_at_peak = self.operations = 0
+        self.alive, self.kept = {}, 0
+
+    def __torch_dispatch__(self, function, kinds, args=(), kwargs=None):
+        if function is aten._local_scalar_dense.default and args[0].constant is None:
+            return args[0].dtype == torch.bool or int(args[0].is_floating_point())
+        axis, index = next(((axis, index) for axis, index in enumerate(args[1]) if index is not None),
+                           (0, None)) if function in INDEXING else (0, None)
+        if index is not None and index.dtype == torch.bool and function is not aten.index.Tensor:
+            output = args[0]
+        elif index is not None and index.dtype == torch.bool and index.constant is None:
+            output = args[0].flatten(axis, axis + index.ndim - 1).clone()
+        else:
+            output = function(*args, **(kwargs or {}))
+        if count := flop_registry.get(function._overloadpacket):
+            self.operations += count(*args, **(kwargs or {}), out_val=output)
+        tree_map_only(Tensor, self._add, output)
+        if function in (aten.convolution.default, aten.convolution_backward.default):
+            self._note(bytes_of(part for part in args if torch.is_tensor(part)))
+        return output
+
+    def _add(self, tensor):
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self.alive:
+            freed = partial(self._free, storage._cdata, storage.nbytes())
+            self.alive[storage._cdata] = weakref.ref(storage, freed)
+            self.now += storage.nbytes()
+            self._note()
+
+    def _note(self, work_space=0):
+        missing = max(0, self.kept - self.gradients)
+        if (total := self.now + missing + work_space) > self.peak:
+            self.peak, self.gradients_at_peak = total, self.gradients + missing
+
+    def _free(self, key, size, _):
+        self.now -= size
+        del self.alive[key]
+
+    def add_gradient(self, parameter: Tensor) -> None:
+        """Count the gradient that a parameter has got."""
+        self.gradients += bytes_of([parameter.grad])
+
+
+def bytes_of(tensors) -> int:
+    """Bytes of tensors, without what they share."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def draw_samples(cfg: Config, number: int, size: tuple[int, int] = (640, 480)) -> tuple[list[dict], float]:
+    """Run the training pipeline of a config on a made-up photograph with one object.
+
+    Args:
+        cfg (Config): of a training.
+        number (int): of samples; they differ as the pipeline's random choices do.
+        size (tuple[int, int]): width and height of the photograph, in pixels.
+
+    Returns:
+        tuple[list[dict], float]: the samples, and seconds of a core for each, reading included.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    pipeline = Compose(next(leaf_datasets(cfg.train_dataloader.dataset)).pipeline)
+    (width, height), rng, samples, tries = size, np.random.default_rng(0), [], 0
+    left, top, right, bottom = box = [width / 4, height / 4, width / 2, height / 2]
+    polygon = [left, top, right, top, right, bottom, left, bottom]
+    with tempfile.TemporaryDirectory() as folder:
+        picture, labels = f'{folder}/picture.jpg', f'{folder}/labels.png'
+        # Noise of 1/16 of the size, enlarged and roughened, is compressed about as photographs are.
+        coarse = Image.fromarray(rng.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), np.uint8))
+        pixels = np.asarray(coarse.resize(size)) + rng.normal(0, 8, (height, width, 3))
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(picture, quality=90)
+        Image.fromarray(np.ones((height, width), np.uint8)).save(labels)
+        start = time.process_time()
+        while len(samples) < number:
+            thing = dict(bbox=box, bbox_label=0, ignore_flag=0, mask=[polygon])
+            sample = pipeline(dict(
+                img_path=picture, gt_label=0, img_id=0, width=width, height=height, seg_map_path=labels,
+                label_map=None, reduce_zero_label=True, seg_fields=[], instances=[thing]))
+            tries += 1
+            samples += [sample] * (sample is not None)  # None where a crop has no object
+        return samples, (time.process_time() - start) / tries
+
+
+def trace_step(cfg: Config, sample: dict, batch: int, amp: bool, checkpointing: bool | None = None) -> Step:
+    """Run one training step on tensors that have shapes and no numbers, as on a CPU.
+
+    The second stage of a detector gets as many boxes as its sampler takes at most. Work space of operators
+    is not seen, but for that of convolutions, nor what an allocator keeps.
+
+    Args:
+        cfg (Config): of a training of any task.
+        sample (dict): of the training pipeline.
+        batch (int): such samples in the step, two at least where a batch is normalised.
+        amp (bool): whether in bfloat16, as on GPUs.
+        checkpointing (bool, optional): ``with_cp`` of the backbone; the config's by default.
+
+    Raises:
+        ValueError: where ``checkpointing`` is given and the backbone has none.
+    """
+    cfg, sample = copy.deepcopy(cfg), copy.deepcopy(sample)  # whose labels the step replaces
+    MessageHub.get_current_instance().update_info('max_iters', 1000)
+    settings, wrapper = cfg.model, cfg.optim_wrapper
+    if settings.get('data_preprocessor') is None and 'data_preprocessor' in cfg:
+        settings.data_preprocessor = cfg.data_preprocessor
+    if tokenizer := settings.get('target_generator'):
+        tokenizer.pop('init_cfg', None)
+        if 'allow_random' in inspect.signature(MODELS.get(tokenizer.type)).parameters:
+            tokenizer.allow_random = True
+    if checkpointing is not None:
+        settings.backbone.with_cp = checkpointing
+    if wrapper.type.endswith('AutocastOptimWrapper'):
+        wrapper.amp = amp
+    model = on_meta(settings, cfg.get('default_scope', 'mmpretrain'))
+    inputs, labels = sample['inputs'], sample.get('data_samples')
+    with (FakeTensorMode(allow_non_fake_inputs=True) as fake, Memory() as memory, mock.patch(LIMIT, 2**24),
+          mock.patch('cae_mm.models.vit.cached_sincos_positions', sincos_positions)):
+        known = partial(fake.fake_tensor_converter.from_real_tensor, fake, make_constant=True)
+        if isinstance(inputs, dict) and 'mask' in inputs:
+            inputs['mask'] = known(inputs['mask'])
+        elif hasattr(labels, 'mask'):
+            labels.mask = known(labels.mask)
+        model = revert_sync_batchnorm(model.to_empty(device='cpu')).train()
+        model.codes_placed = True  # of a d-VAE: its first step places them
+        if hasattr(model, 'roi_head'):
+            simplify(model, cfg.model.train_cfg)
+        optim = build_optim_wrapper(model, wrapper)
+        trained = [parameter for group in optim.optimizer.param_groups for parameter in group['params']]
+        for parameter in trained:
+            parameter.grad = torch.zeros_like(parameter)
+        optim.optimizer.step()  # which makes its state
+        accumulated = wrapper.get('accumulative_counts', 1)
+        optim.initialize_count_status(model, accumulated - 1, 2 * accumulated)
+        optim.zero_grad()
+        for parameter in trained:
+            parameter.register_post_accumulate_grad_hook(memory.add_gradient)
+        memory.kept = bytes_of(trained) if accumulated > 1 else 0
+        collate = cfg.train_dataloader.get('collate_fn', dict(type='pseudo_collate'))
+        data = FUNCTIONS.get(collate['type'])([sample] * batch)
+        forward, memory.peak, memory.operations = Counter(), 0, 0
+        count_parts(model, memory, forward)
+        model.train_step(data, optim)
+        state = [value for values in optim.optimizer.state.values() for value in values.values()
+                 if torch.is_tensor(value)]
+    weights, everything = bytes_of(trained), [*model.parameters(), *model.buffers()]
+    ids = {id(parameter) for parameter in trained}
+    lists = {name: part for name, part in model.named_modules() if isinstance(part, nn.ModuleList)}
+    blocks = [bytes_of(p for p in block.parameters() if id(p) in ids) for name, part in lists.items()
+              if not any(name.startswith(f'{other}.') for other in lists) for block in part]
+    return Step(
+        parameters={name: sum(each.numel() for each in part.parameters())
+                    for name, part in model.named_children()},
+        forward={name: value / batch for name, value in forward.items()},
+        operations=memory.operations / batch, weights=weights, fixed=bytes_of(everything) - weights,
+        optimizer=bytes_of(state), peak=memory.peak, gradients=memory.gradients_at_peak,
+        block=max(blocks, default=0), outside=weights - sum(blocks))
+
+
+def count_parts(model: nn.Module, memory: Memory, operations: Counter) -> None:
+    """Note in ``operations`` what each part of a model does from now on in its forward passes."""
+    running = []
+
+    def counted(name, function, *args, **kwargs):
+        if running:
+            return function(*args, **kwargs)
+        running.append(name)
+        before = memory.operations
+        output = function(*args, **kwargs)
+        operations[running.pop()] += memory.operations - before
+        return output
+
+    for name, part in model.named_children():
+        for method in ('forward', 'encode', 'get_targets', 'loss'):
+            if hasattr(part, method):
+                setattr(part, method, partial(counted, name, getattr(part, method)))
+
+
+def simplify(detector: nn.Module, train_cfg: dict) -> None:
+    """Give a detector losses that need no numbers, of the most boxes that its sampler takes of an image."""
+    stages = train_cfg.rcnn if isinstance(train_cfg.rcnn, list) else [train_cfg.rcnn]
+
+    def parts(name):
+        part = getattr(detector.roi_head, name)
+        return part if isinstance(part, nn.ModuleList) else [part] * len(stages)
+
+    def align(maps, number, size):  # of each map an equal share of the boxes
+        boxes = maps[0].new_zeros(-(-number * len(maps[0]) // len(maps)), 5, dtype=torch.float)
+        return torch.cat([roi_align(level.float(), boxes, size) for level in maps])
+
+    def second_stage(maps):
+        losses, maps = [], maps[:len(parts('bbox_roi_extractor')[0].featmap_strides)]
+        for stage, box_head, mask_head in zip(stages, parts('bbox_head'), parts('mask_head'), strict=True):
+            number, share = stage.sampler.num, stage.sampler.pos_fraction
+            losses += box_head(align(maps, number, 7))
+            masks = mask_head(align(maps, int(share * number), 14))[:, 0].float()  # a class's
+            losses.append(F.binary_cross_entropy_with_logits(masks, torch.zeros_like(masks)))
+        return losses
+
+    def loss(inputs, samples):
+        maps = detector.extract_feat(inputs)
+        outputs = [level for kind in detector.rpn_head(maps) for level in kind]
+        outputs += detector.roi_head.loss(maps)
+        return dict(loss=sum(output.float().abs().mean() for output in outputs))
+
+    detector.roi_head.loss, detector.loss = second_stage, loss
