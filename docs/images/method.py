@@ -52,7 +52,7 @@ def main():
         axes.text(x, y, text, ha='center', va='center', fontsize=10, color='#444444')
     for y, text in ((4.57, 'alignment\nmean squared error'), (0.8, 'reconstruction\ncross-entropy')):
         axes.annotate('', (3.9, y), (6.1, y), arrowprops=dict(arrowstyle='<|-|>', color='#b03030'))
-        axes.text(5, y + 0.42, text, ha='center', va='center', fontsize=9, color='#b03030')
+        axes.text(5, y + 0.42, text, ha='center', va='center', fontsize=8, color='#b03030')
     for x, y, text in ((8, 4.57, 'true latents'), (2, 0.8, 'logits'), (8, 0.8, 'true codes')):
         axes.text(x, y, text, ha='center', va='center', fontsize=11)
     figure.savefig(Path(__file__).with_suffix('.png'))
