@@ -1,7 +1,6 @@
 """What the documentation says exists, and what it shows runs."""
 import ast
 import re
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -31,11 +30,7 @@ def test_links_and_commands_point_to_files(page):
 
 
 def test_every_page_is_in_the_navigation():
-    def names(entries):
-        for value in (value for entry in entries for value in entry.values()):
-            yield from [value] if isinstance(value, str) else names(value)
-
-    nav = list(names(tomllib.loads((ROOT / 'zensical.toml').read_text())['project']['nav']))
+    nav = re.findall(r'= "(\w+\.md)"', (ROOT / 'zensical.toml').read_text())
     assert sorted(nav) == sorted(path.name for path in (ROOT / 'docs').glob('*.md'))
 
 
