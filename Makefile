@@ -1,9 +1,11 @@
 # make demo              pre-train on the embedded data and write demo_out/report.html
 # make demo DATA=DIR     the same on your own images
 # make demo-dense        then detection and segmentation, demo_out/report_dense.html
-# make benchmark       after make demo: random, CAE and MAE in six tasks, demo_out/benchmark/report.html
+# make benchmark         after make demo: random, CAE and MAE in six tasks, demo_out/benchmark/report.html
 # make test              lint and tests
 # make chaos             an hour of accidents and attacks: docs/reliability.md
+# make docs              these pages as a site, in site/; strict: a broken link fails
+# make dist              sdist and wheel in dist/, checked
 # make ops               compile mmcv's own operators; without them torchvision's serve
 # TORCH=2.6.0            each with this PyTorch, in an environment of its own; PYTHON=python3.10 makes it
 SHELL := /bin/bash
@@ -25,9 +27,10 @@ $(if $(filter 0,$(CORES))$(call without,$(CORES),$(DIGITS)),$(error CORES is a w
 ENV := .venv$(if $(TORCH),-$(TORCH))
 RUN := $(ENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
+DOCS := .venv-docs
 MMCV := $(shell grep ^onedl-mmcv constraints.txt)
 
-.PHONY: demo demo-dense benchmark test chaos ops
+.PHONY: demo demo-dense benchmark test chaos docs dist ops
 demo: $(ENV)/installed
 	OMP_NUM_THREADS=$(CORES) $(RUN) demo/demo.py $(if $(OUT),--out="$$OUT") \
 		$(if $(DATA),--data="$$DATA") $(if $(FORCE),--force)
@@ -45,6 +48,21 @@ test: $(ENV)/installed
 
 chaos: $(ENV)/installed
 	$(RUN) -W ignore -m tests.chaos --out chaos.json
+
+# The names of API pages are read from the source: no PyTorch is needed.
+docs: $(DOCS)/installed
+	$(DOCS)/bin/zensical build --strict --clean
+
+dist: $(DOCS)/installed
+	rm -rf dist
+	$(DOCS)/bin/python -m build
+	$(DOCS)/bin/python -m twine check --strict dist/*
+
+$(DOCS)/installed: constraints.txt
+	test -x $(DOCS)/bin/python || "$$PYTHON" -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt \
+		zensical mkdocstrings-python build twine
+	touch $@
 
 # mmcv is built in its own environment, without PyTorch and so, in seconds, without operators. Pip's
 # cache stays out of it: a build with operators may lie there, for another PyTorch.

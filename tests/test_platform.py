@@ -63,3 +63,41 @@ def test_a_wheel_brings_its_configs(wheel, tmp_path):
 def test_a_wheel_changes_nothing_that_is_installed(wheel):
     plan = pip('install', '--dry-run', '--no-index', f'{wheel}[det,seg,dev]')
     assert re.findall('Would install (.*)', plan) in (['cae_mm-0.1.0'], [])
+
+
+# What a stranger does in a folder without this repository: an encoder, and a tool out of the wheel.
+STRANGER = """
+import cae_mm, numpy, subprocess, sys, torch
+from pathlib import Path
+from PIL import Image
+for i in range(8):
+    folder = Path('data', ('train', 'val')[i % 2], ('cat', 'dog')[i // 4])
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(numpy.full((64, 64, 3), 30 * i, numpy.uint8)).save(folder / f'{i}.png')
+assert cae_mm.get_model('cae_vitt')(torch.zeros(2, 3, 224, 224))[0].shape == (2, 192)
+tool = Path(cae_mm.__file__).parent / '.mim/tools/knn.py'
+subprocess.run([sys.executable, tool, 'cae_vitt', 'none', '--data', 'data', '--k', '1',
+                '--out', 'knn.json'],
+               check=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_release_is_installed_from_nothing(tmp_path):
+    """Builds sdist and wheel by make dist; needs an index of packages, and some minutes."""
+    source, python, home = tmp_path / 'source', tmp_path / 'env/bin/python', tmp_path / 'home'
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns('.*', 'site', 'work_dirs', '*_out'))
+    environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+
+    def call(*command, cwd=tmp_path):
+        subprocess.run(command, cwd=cwd, check=True, env={**environment, 'PYTHON': sys.executable})
+
+    call('make', '-C', source, 'dist')
+    [wheel], [sdist] = (source / 'dist').glob('*.whl'), (source / 'dist').glob('*.tar.gz')
+    assert sdist.name == wheel.name.replace('-py3-none-any.whl', '.tar.gz')
+    call(sys.executable, '-m', 'venv', python.parents[1])
+    call(python, '-m', 'pip', 'install', '-q', wheel)
+    call(python, '-m', 'pip', 'check')
+    home.mkdir()
+    call(python, '-W', 'ignore', '-c', STRANGER, cwd=home)
+    assert (home / 'knn.json').is_file()
