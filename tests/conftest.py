@@ -1,15 +1,18 @@
 """Shared fixtures of the test suite."""
 import contextlib
 import functools
+import multiprocessing
 import os
 import resource
 import signal
 import subprocess
 import sys
 import sysconfig
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
@@ -94,3 +97,48 @@ def small_disk():
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     return limit
+
+
+@pytest.fixture
+def on_ranks(tmp_path):
+    """A function that calls another one on n ranks, forked processes of a gloo group.
+
+    It gives the results, or the exceptions, in the order of the ranks. A rank that waits in vain has the
+    exception of a time-out.
+    """
+    context, runs = multiprocessing.get_context('fork'), []
+
+    def work(function, rank, number, rendezvous, pipe):
+        torch.set_num_threads(1)  # OpenMP's threads are not forked
+        torch.distributed.init_process_group(
+            'gloo', rank=rank, world_size=number, init_method=rendezvous, timeout=timedelta(seconds=30))
+        try:
+            result = function()
+        except Exception as error:
+            result = error
+            if 'DEBUG_RANKS' in os.environ:
+                import traceback; traceback.print_exc()
+        pipe.send(result)
+        pipe.recv()  # until the others have all that this process sent them
+        os._exit(0)
+
+    def run(number, function):
+        runs.append(number)
+        rendezvous = f'file://{tmp_path}/rendezvous{len(runs)}'
+        ours, theirs = zip(*(context.Pipe() for _ in range(number)), strict=True)
+        processes = [context.Process(target=work, args=(function, rank, number, rendezvous, theirs[rank]))
+                     for rank in range(number)]
+        for process in processes:
+            process.start()
+        try:
+            assert all(pipe.poll(100) for pipe in ours), 'a rank did not come to an end'
+            results = [pipe.recv() for pipe in ours]
+            for pipe in ours:
+                pipe.send(None)
+        finally:
+            for process in processes:
+                process.join(5)
+                process.kill()
+        return results
+
+    return run

@@ -7,6 +7,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
 from mmpretrain.registry import HOOKS
 
+from cae_mm.engine.sharding import gathered
 from cae_mm.evaluation.protocol import measure, prepare, rgb_preprocess
 
 
@@ -66,7 +67,8 @@ class KNNHook(Hook):
             return
         epoch = runner.epoch + 1
         try:
-            results = measure(*self.encoder, self.loaders, **self.settings)
+            with gathered(runner.model):
+                results = measure(*self.encoder, self.loaders, **self.settings)
             # But for the sweep by which the probe chose its penalty.
             results = {name: value for name, value in results.items() if 'held_out' not in name}
             runner.logger.info(f'Epoch {epoch}: ' + ', '.join(
