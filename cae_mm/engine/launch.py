@@ -144,7 +144,8 @@ def set_wrapper(cfg: Config) -> None:
     """Write out how the processes share the model, as mmengine would without the config's options.
 
     Raises:
-        ValueError: for a sharded model in a process without others.
+        ValueError: for a sharded model in a process without others; for a static graph whose gradients are
+            not sent in each iteration, which PyTorch cannot do.
     """
     wrapper = cfg.setdefault('model_wrapper_cfg', ConfigDict())
     wrapper.setdefault('type', 'mmpretrain.ReplicatedModel')
@@ -153,11 +154,14 @@ def set_wrapper(cfg: Config) -> None:
             raise ValueError('--fsdp shares the model out to the processes that tools/dist_train.sh or '
                              'tools/slurm_train.sh starts: use one of these')
         ours = cfg.optim_wrapper.get('type', '').endswith('AutocastOptimWrapper')
-        wrapper.setdefault('amp', cfg.optim_wrapper.get('amp') if ours else False)
+        wrapper.amp = cfg.optim_wrapper.get('amp') if ours and torch.cuda.is_available() else False
         return
     if cfg.launcher == 'none':
         del cfg.model_wrapper_cfg
         return
+    if wrapper.get('static_graph') and cfg.get('optim_wrapper', {}).get('accumulative_counts', 1) > 1:
+        raise ValueError('model_wrapper_cfg.static_graph=True does not go with '
+                         'optim_wrapper.accumulative_counts: leave one of both out')
     wrapper.setdefault('broadcast_buffers', False)
     wrapper.setdefault('find_unused_parameters', cfg.get('find_unused_parameters', False))
     if not torch.cuda.is_available():

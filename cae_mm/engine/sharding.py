@@ -1,6 +1,7 @@
 """Models in several processes: shared out between them (FSDP2), or whole in each (DDP)."""
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import torch
 from mmengine.dist import broadcast, get_world_size, is_main_process
@@ -42,7 +43,8 @@ class ShardedModel(nn.Module):
 
     Args:
         module (nn.Module): the model, on its device.
-        amp (bool, optional): gather in bfloat16, add gradients up in float32. None: on GPUs.
+        amp (bool, optional): gather in bfloat16, for autocast; gradients are added up in float32. None: on
+            GPUs. On CPU layer norms do not take such parameters.
         reshard_after_forward (bool): False keeps what was gathered until the backward pass: more memory
             and fewer bytes sent.
 
@@ -63,12 +65,14 @@ class ShardedModel(nn.Module):
             raise ValueError(f'{type(module).__name__} has no {" or ".join(UNITS)} to train, which '
                              'ShardedModel shares out: train it without --fsdp')
         device = next(module.parameters()).device.type
-        amp = device == 'cuda' if amp is None else amp
+        self.amp = device == 'cuda' if amp is None else amp
+        # Without autocast bfloat16 parameters do not go together with float32 inputs.
+        self.autocast = partial(torch.autocast, device, torch.bfloat16, enabled=self.amp)
         options = dict(
             mesh=init_device_mesh(device, (get_world_size(),)), reshard_after_forward=reshard_after_forward,
             ignored_params={p for p in module.parameters() if not p.requires_grad},
             # What is added up from block to block stays in float32, as under autocast alone.
-            mp_policy=MixedPrecisionPolicy(torch.bfloat16 if amp else None, torch.float32,
+            mp_policy=MixedPrecisionPolicy(torch.bfloat16 if self.amp else None, torch.float32,
                                            cast_forward_inputs=False))
         for unit in (*reversed(self.units), module):
             fully_shard(unit, **options)
@@ -83,17 +87,19 @@ class ShardedModel(nn.Module):
         return self.module.train_step(data, optim_wrapper)
 
     def val_step(self, data) -> list:
-        """Predictions of a batch in validation."""
-        return self.module.val_step(data)
+        """Predictions of a batch in validation, in bfloat16 where parameters are gathered in it."""
+        with self.autocast():
+            return self.module.val_step(data)
 
     def test_step(self, data) -> list:
-        """Predictions of a batch in testing."""
-        return self.module.test_step(data)
+        """Predictions of a batch in testing, see ``val_step``."""
+        with self.autocast():
+            return self.module.test_step(data)
 
     def compile_forward(self, **options) -> None:
         """Compile each block; what is gathered for it stays outside."""
         for unit in self.units:
-            unit.forward = torch.compile(unit.forward, **options)
+            unit.forward = torch.compile(unit.forward, **{'dynamic': False, **options})
 
 
 @contextmanager
@@ -104,7 +110,8 @@ def gathered(model: nn.Module) -> Iterator[None]:
         unit.set_reshard_after_forward(False, recurse=False)
         unit.unshard()
     try:
-        yield
+        with model.autocast() if units else nullcontext():
+            yield
     finally:
         for unit in units:
             unit.reshard()

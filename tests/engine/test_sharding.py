@@ -53,7 +53,7 @@ class Collect(Hook):
         runner.found = []
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        runner.found.append([float(outputs['loss']), float(runner.optim_wrapper.last_grad_norm)])
+        runner.found.append([float(outputs['loss']), float(runner.optim_wrapper.last_grad_norm or 0)])
 
 
 @pytest.fixture
@@ -117,11 +117,24 @@ def test_resumes_with_other_numbers_of_processes(train, on_ranks, tmp_path):
     """What two have written, one goes on with, whole, and three, sharing the model out between them."""
     changes = {'model.backbone.drop_path_rate': 0., 'optim_wrapper.optimizer.eps': 1e-4}
 
-    def run(ranks, work, wrapper=SHARDED, **options):
-        results = on_ranks(ranks, lambda: train(work, wrapper=wrapper, **options, **changes))
+    def run(ranks, steps=8):
+        results = on_ranks(ranks, lambda: train(str(ranks), steps, wrapper=SHARDED, resume=steps == 8, **changes))
         return torch.stack(results).mean(0)[:, 0]
 
-    whole = run(2, 'two', steps=10)
-    for ranks in (1, 3):
-        shutil.copytree(tmp_path / 'two', tmp_path / str(ranks))
-        (tmp_path / str(ranks) / 'epoch_10.pth').unlink()
+    run(2, steps=5)
+    for copy in (1, 3, 'plain'):
+        shutil.copytree(tmp_path / '2', tmp_path / str(copy))
+    expected = run(2)
+    for found in (run(1), run(3), train('plain', 8, resume=True, **changes)[:, 0]):
+        assert len(found) == 3
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize('options, tolerance', [
+    (dict(gradient_as_bucket_view=True, static_graph=True), 0.), (dict(bf16_gradients=True), 1e-2)])
+def test_options_of_whole_models(train, on_ranks, options, tolerance):
+    plain, other = (on_ranks(2, lambda: train(str(len(wrapper)), 3, wrapper=wrapper))
+                    for wrapper in ({}, options))
+    for one, two in zip(plain, other, strict=True):
+        torch.testing.assert_close(two, one, atol=0, rtol=tolerance)
+    assert torch.equal(torch.stack(plain), torch.stack(other)) == (not tolerance)
