@@ -72,6 +72,8 @@ def merge_args(cfg, args) -> None:
 def main() -> None:
     """Train as the command line says."""
     args = parse_args()
+    if args.resume is None and int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)):
+        args.resume = 'auto'  # torchrun has started all anew after one was lost
 
     from cae_mm.engine import launch
     cfg = launch.load_config(args)

@@ -1,5 +1,6 @@
 """Optimisation, training loop, hooks and command line, registered in mmpretrain's registries."""
 from cae_mm.engine.batch_size import BatchSizeHook
+from cae_mm.engine.hangs import HangHook
 from cae_mm.engine.log import LogBackend
 from cae_mm.engine.loops import ResumableEpochLoop, ResumableIterLoop
 from cae_mm.engine.monitor import TrainingMonitor
@@ -13,7 +14,7 @@ from cae_mm.engine.sharding import ReplicatedModel, ShardedModel
 from cae_mm.engine.signals import SignalHook
 
 __all__ = [
-    'AutocastOptimWrapper', 'BatchSizeHook', 'LayerDecayOptimWrapperConstructor', 'LogBackend',
+    'AutocastOptimWrapper', 'BatchSizeHook', 'HangHook', 'LayerDecayOptimWrapperConstructor', 'LogBackend',
     'ReplicatedModel', 'ResumableEpochLoop', 'ResumableIterLoop', 'SafeCheckpointHook', 'ShardedModel',
     'SignalHook', 'TimmLars', 'TrainingMonitor', 'TrainingRunner', 'WarmupCosineLR'
 ]

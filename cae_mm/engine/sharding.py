@@ -38,8 +38,8 @@ class ShardedModel(nn.Module):
 
     PyTorch's ``fully_shard``: a block's parameters are gathered when it runs, and again in its backward
     pass, after which each process gets its part of the gradients. Blocks are the members of lists named
-    ``blocks`` or ``layers``; what is in none is gathered once for the whole forward pass. Frozen parameters,
-    a tokenizer's, stay whole. Weights are initialised here, before they are shared out.
+    ``blocks`` or ``layers``; what is in none is gathered once for the whole forward pass. Frozen
+    parameters, as a tokenizer's, stay whole. Weights are initialised here, before they are shared out.
 
     Args:
         module (nn.Module): the model, on its device.
@@ -104,7 +104,7 @@ class ShardedModel(nn.Module):
 
 @contextmanager
 def gathered(model: nn.Module) -> Iterator[None]:
-    """Have all of a ``ShardedModel`` in each process, so that its parts run alone; other models are whole."""
+    """Have all of a ``ShardedModel`` in each process, so that its parts can run alone."""
     units = [part for part in model.modules() if isinstance(part, FSDPModule)]
     for unit in units:
         unit.set_reshard_after_forward(False, recurse=False)

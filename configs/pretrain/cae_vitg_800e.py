@@ -1,6 +1,6 @@
-# CAE ViT-g/16, 800 epochs on ImageNet-1k. 1017.57 M parameters. Nobody has published numbers of CAE of this size.
-# Width, depth and heads are those of ViT-g (arXiv 2106.04560); its MLPs have 4 x 1408 channels as all of ours,
-# there 6144; and patches are of 16 pixels, whose grid is the tokenizer's, there of 14.
+# CAE ViT-g/16, 800 epochs on ImageNet-1k. 1017.57 M parameters. The authors have none of this size.
+# Width, depth and heads are those of ViT-g (arXiv 2106.04560), with patches of 16 as of ViT-H, and MLPs of
+# 4 x 1408 channels as in all of ours, where that one has 6144.
 # For GPUs that have no room for it whole: tools/dist_train.sh configs/pretrain/cae_vitg_800e.py 8 --fsdp
 _base_ = './cae_vith_800e.py'
 

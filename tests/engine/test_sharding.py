@@ -4,6 +4,7 @@ import shutil
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmpretrain.registry import DATASETS, HOOKS
 from mmpretrain.structures import DataSample
@@ -67,11 +68,13 @@ def train(tmp_path, monkeypatch):
         distributed = torch.distributed.is_initialized()
         cfg = Config(dict(
             default_scope='mmpretrain', work_dir=str(tmp_path / work), model=model, resume=resume,
-            launcher='pytorch' if distributed else 'none', experiment_name=f'{tmp_path.name}_{work}_{resume}',
+            launcher='pytorch' if distributed else 'none',
+            experiment_name=f'{tmp_path.name}_{work}_{resume}',
             train_dataloader=dict(
-                batch_size=12 // (torch.distributed.get_world_size() if distributed else 1), num_workers=0,
+                batch_size=12 // get_world_size(), num_workers=0,
                 dataset=dict(type='Noise', classes=model is not CAE),
-                sampler=dict(type='DefaultSampler', shuffle=False), collate_fn=dict(type='pseudo_collate' if model is not CAE else 'default_collate')),
+                sampler=dict(type='DefaultSampler', shuffle=False),
+                collate_fn=dict(type='default_collate' if model is CAE else 'pseudo_collate')),
             train_cfg=dict(type='ResumableEpochLoop', max_epochs=steps),
             optim_wrapper=dict(type='AutocastOptimWrapper', constructor='LayerDecayOptimWrapperConstructor',
                                paramwise_cfg=dict(layer_decay_rate=0.75), clip_grad=dict(max_norm=0.5),
@@ -118,7 +121,8 @@ def test_resumes_with_other_numbers_of_processes(train, on_ranks, tmp_path):
     changes = {'model.backbone.drop_path_rate': 0., 'optim_wrapper.optimizer.eps': 1e-4}
 
     def run(ranks, steps=8):
-        results = on_ranks(ranks, lambda: train(str(ranks), steps, wrapper=SHARDED, resume=steps == 8, **changes))
+        results = on_ranks(ranks, lambda: train(
+            str(ranks), steps, wrapper=SHARDED, resume=steps == 8, **changes))
         return torch.stack(results).mean(0)[:, 0]
 
     run(2, steps=5)
@@ -133,8 +137,17 @@ def test_resumes_with_other_numbers_of_processes(train, on_ranks, tmp_path):
 @pytest.mark.parametrize('options, tolerance', [
     (dict(gradient_as_bucket_view=True, static_graph=True), 0.), (dict(bf16_gradients=True), 1e-2)])
 def test_options_of_whole_models(train, on_ranks, options, tolerance):
-    plain, other = (on_ranks(2, lambda: train(str(len(wrapper)), 3, wrapper=wrapper))
-                    for wrapper in ({}, options))
+    plain = on_ranks(2, lambda: train('plain', 3))
+    other = on_ranks(2, lambda: train('other', 3, wrapper=options))
     for one, two in zip(plain, other, strict=True):
         torch.testing.assert_close(two, one, atol=0, rtol=tolerance)
     assert torch.equal(torch.stack(plain), torch.stack(other)) == (not tolerance)
+
+
+def test_what_cannot_be(monkeypatch):
+    sharded = dict(model_wrapper_cfg=SHARDED, optim_wrapper=dict())
+    with pytest.raises(ValueError, match='--fsdp shares the model out .*dist_train.sh'):
+        launch.set_wrapper(Config(dict(sharded, launcher='none')))
+    static = dict(launcher='pytorch', model_wrapper_cfg=dict(static_graph=True))
+    with pytest.raises(ValueError, match='static_graph=True does not go with .*accumulative_counts'):
+        launch.set_wrapper(Config(dict(static, optim_wrapper=dict(accumulative_counts=2))))

@@ -189,7 +189,7 @@ def child(function, *arguments):
 
 def in_training(pipe, steps, signals):
     hook = SignalHook()
-    hook.before_train(SimpleNamespace(message_hub=SimpleNamespace(runtime_info={})))
+    hook.before_train(SimpleNamespace(hooks=[], message_hub=SimpleNamespace(runtime_info={})))
     for _ in range(steps):
         hook.before_train_iter(None, 0)
     pipe.send(None)
