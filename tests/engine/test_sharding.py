@@ -1,13 +1,19 @@
 """A model in several processes: shared out between them it trains as one that is whole in each."""
+import os
+import re
 import shutil
+import signal
+import time
 
 import pytest
 import torch
+import torchrun
 from mmengine.config import Config
-from mmengine.dist import get_world_size
+from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmpretrain.registry import DATASETS, HOOKS
 from mmpretrain.structures import DataSample
+from torch.distributed.launcher import api
 
 from cae_mm.engine import launch
 from cae_mm.engine.runner import TrainingRunner
@@ -57,6 +63,23 @@ class Collect(Hook):
         runner.found.append([float(outputs['loss']), float(runner.optim_wrapper.last_grad_norm or 0)])
 
 
+@HOOKS.register_module()
+class Accident(Hook):
+    """Kills the second process in the third step of its first start, or lets it hang there."""
+    priority = 'LOWEST'  # after the hook that takes signals
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == 2 and os.environ['TORCHELASTIC_RESTART_COUNT'] == '0' and get_rank() == 1:
+            if self.kind == 'killed':
+                os.kill(os.getpid(), signal.SIGKILL)
+            runner.hooks[0].place -= 1  # as if its data had not come
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            time.sleep(1000)
+
+
 @pytest.fixture
 def train(tmp_path, monkeypatch):
     """A function that trains and gives the losses; in a process of a group, with that group."""
@@ -80,7 +103,8 @@ def train(tmp_path, monkeypatch):
                                paramwise_cfg=dict(layer_decay_rate=0.75), clip_grad=dict(max_norm=0.5),
                                optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05)),
             default_hooks=dict(
-                runtime_info=dict(type='TrainingMonitor'), batch_size=dict(type='BatchSizeHook'),
+                hangs=dict(type='HangHook', minutes=0.25), runtime_info=dict(type='TrainingMonitor'),
+                batch_size=dict(type='BatchSizeHook'),
                 strict_load=dict(type='StrictLoadHook'), signals=dict(type='SignalHook'),
                 logger=None, checkpoint=dict(type='SafeCheckpointHook', interval=5, max_keep_ckpts=1)),
             custom_hooks=[dict(type='Collect')], randomness=dict(seed=0)))
@@ -151,3 +175,27 @@ def test_what_cannot_be(monkeypatch):
     static = dict(launcher='pytorch', model_wrapper_cfg=dict(static_graph=True))
     with pytest.raises(ValueError, match='static_graph=True does not go with .*accumulative_counts'):
         launch.set_wrapper(Config(dict(static, optim_wrapper=dict(accumulative_counts=2))))
+
+
+@pytest.mark.parametrize('kind', ['killed', 'hangs'])
+def test_who_is_lost_is_replaced(train, on_ranks, tmp_path, monkeypatch, capfd, kind):
+    """All start anew from the last checkpoint, and end as if nothing had been."""
+    options = {'default_hooks.checkpoint.interval': 1, 'wrapper': SHARDED, 'resume': True, 'steps': 4}
+
+    def start():
+        torch.set_num_threads(1)
+        launch.start_processes(Config(dict(launcher='pytorch', model={})))
+        train('lost', **options, custom_hooks=[dict(type='Collect'), dict(type='Accident', kind=kind)])
+
+    on_ranks(2, lambda: train('whole', **options))
+    monkeypatch.setattr(api, 'LocalElasticAgent', torchrun.Agent)
+    api.elastic_launch(api.LaunchConfig(
+        1, 1, 2, rdzv_backend='c10d', rdzv_endpoint='127.0.0.1:0', start_method='fork', max_restarts=1,
+        run_id='test', local_addr='127.0.0.1'), start)()
+    told = capfd.readouterr()
+    assert 'all start anew, which they may do 1 times' in told.err
+    hang = 'in iteration 3: rank 1 .* is in iteration 3, without its data'
+    assert bool(re.search(hang, told.out + told.err)) == (kind == 'hangs')
+    expected, found = (torch.load(tmp_path / work / 'epoch_4.pth', weights_only=True)['state_dict']
+                       for work in ('whole', 'lost'))
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
