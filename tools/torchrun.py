@@ -4,14 +4,32 @@ import signal
 import sys
 
 from terminal import run
+from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher import api
 from torch.distributed.run import parse_args
 from torch.distributed.run import run as launch
 
 
+class Agent(LocalElasticAgent):
+    """PyTorch's agent, which starts all processes anew only where that may help, and says so."""
+
+    def _monitor_workers(self, worker_group):
+        result = super()._monitor_workers(worker_group)
+        codes = [failure.exitcode for failure in result.failures.values()] if result.is_failed() else []
+        if any(code == 2 or code > 128 for code in codes):  # wrong input, or ended on purpose
+            self._remaining_restarts = 0
+        elif codes and self._remaining_restarts:
+            lost = ', '.join(f'{rank} ({failure.exitcode})' for rank, failure in result.failures.items())
+            print(f'cae_mm: lost rank (exit code) {lost}: all start anew, which they may do '
+                  f'{self._remaining_restarts} times', file=sys.stderr, flush=True)
+        return result
+
+
 def main() -> None:
     """Start the processes and wait for them."""
+    api.LocalElasticAgent = Agent
     try:
         launch(parse_args(sys.argv[1:]))
     except SignalException as error:

@@ -23,6 +23,9 @@ def parse_args(args=None) -> argparse.Namespace:
                         'classes: roi_head.bbox_head.fc_cls, decode_head.conv_seg')
     parser.add_argument('--amp', action=argparse.BooleanOptionalAction, default=None,
                         help='bfloat16 or float32; default: bfloat16 on GPUs, float32 on CPU')
+    parser.add_argument('--fsdp', action='store_true',
+                        help='share parameters, gradients and optimizer states out to the processes, '
+                        'for models that one GPU has no room for')
     parser.add_argument('--deterministic', action='store_true',
                         help='the same numbers, bit for bit, in each run on the same GPUs; slower')
     parser.add_argument('--auto-scale-lr', action='store_true',
@@ -52,6 +55,8 @@ def merge_args(cfg, args) -> None:
         else:
             cfg.optim_wrapper.type = 'OptimWrapper'
             cfg.optim_wrapper.pop('loss_scale', None)
+    if args.fsdp:
+        cfg.model_wrapper_cfg = dict(cfg.get('model_wrapper_cfg') or {}, type='mmpretrain.ShardedModel')
     if args.deterministic:
         cfg.merge_from_dict({'randomness.deterministic': True, 'env_cfg.cudnn_benchmark': False})
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # read when CUDA starts
@@ -67,6 +72,8 @@ def merge_args(cfg, args) -> None:
 def main() -> None:
     """Train as the command line says."""
     args = parse_args()
+    if args.resume is None and int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)):
+        args.resume = 'auto'  # torchrun has started all anew after one was lost
 
     from cae_mm.engine import launch
     cfg = launch.load_config(args)

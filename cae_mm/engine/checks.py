@@ -44,7 +44,7 @@ VALUES = [
     ('lr', POSITIVE, 'a number above 0, such as 1.5e-3'),
     ('weight_decay eps min_lr eta_min align_weight loss_weight layer_scale_init_value warmup_epochs',
      real(0), 'a number from 0 on'),
-    ('max_norm clip_value power alpha *LR.gamma', POSITIVE, 'a number above 0'),
+    ('max_norm clip_value power alpha *LR.gamma minutes', POSITIVE, 'a number above 0'),
     ('layer_decay_rate start_factor', real(0, 1, '(]'), 'a number above 0, at most 1'),
     ('betas', pair(real(0, 1), rising=False), 'two numbers from 0 to below 1, such as (0.9,0.999)'),
     ('drop*_rate *_drop_rate dropout_ratio label_smooth_val', real(0, 1), 'a number from 0 to below 1'),

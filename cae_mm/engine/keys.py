@@ -22,6 +22,7 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.utils.data import DataLoader
 
 from cae_mm.engine.checks import check_kind
+from cae_mm.engine.sharding import ReplicatedModel, ShardedModel
 
 # What reads the parts of a config that have no type, or keys that their type does not take: classes and
 # functions, and names of keys.
@@ -41,6 +42,7 @@ READERS = {
     'env_cfg.mp_cfg': [set_multi_processing],
     'default_hooks': ['runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'],
     'log_processor': [LogProcessor],
+    'model_wrapper_cfg': [ReplicatedModel, ShardedModel],
     'compile_model': [torch.compile],
     '*init_cfg': ['resize_rel_pos', 'trained_with'],  # of PretrainedEncoder, which takes Pretrained's place
 }

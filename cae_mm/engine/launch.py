@@ -120,6 +120,7 @@ def start_processes(cfg: Config) -> None:
     torch.set_float32_matmul_precision('highest')
     if 'SLURM_JOB_ID' in os.environ:  # two jobs may share a node, and mmengine takes 29500 for each
         os.environ.setdefault('MASTER_PORT', str(20000 + int(os.environ['SLURM_JOB_ID']) % 10000))
+    set_wrapper(cfg)
     if torch.cuda.is_available():
         if cfg.launcher != 'none':  # as the runner would: its directory is shared out before it is built
             set_multi_processing(**cfg.env_cfg.get('mp_cfg', {}), distributed=True)
@@ -135,13 +136,37 @@ def start_processes(cfg: Config) -> None:
         raise ValueError(f'--launcher {cfg.launcher} needs GPUs: on CPU use tools/dist_train.sh')
     with signals_end():
         torch.distributed.init_process_group('gloo')
-    cfg.setdefault('model_wrapper_cfg', ConfigDict(
-        type='MMDistributedDataParallel', broadcast_buffers=False,
-        find_unused_parameters=cfg.get('find_unused_parameters', False)))
-    cfg.model_wrapper_cfg.device_ids = None
     for node in dicts(cfg.model):
         if node.get('type') == 'SyncBN':
             node['type'] = 'BN'
+
+
+def set_wrapper(cfg: Config) -> None:
+    """Write out how the processes share the model, as mmengine would without the config's options.
+
+    Raises:
+        ValueError: for a sharded model in a process without others; for a static graph whose gradients are
+            not sent in each iteration, which PyTorch cannot do.
+    """
+    wrapper = cfg.setdefault('model_wrapper_cfg', ConfigDict())
+    wrapper.setdefault('type', 'mmpretrain.ReplicatedModel')
+    if wrapper.type.endswith('ShardedModel'):
+        if cfg.launcher == 'none':
+            raise ValueError('--fsdp shares the model out to the processes that tools/dist_train.sh or '
+                             'tools/slurm_train.sh starts: use one of these')
+        ours = cfg.optim_wrapper.get('type', '').endswith('AutocastOptimWrapper')
+        wrapper.amp = cfg.optim_wrapper.get('amp') if ours and torch.cuda.is_available() else False
+        return
+    if cfg.launcher == 'none':
+        del cfg.model_wrapper_cfg
+        return
+    if wrapper.get('static_graph') and cfg.get('optim_wrapper', {}).get('accumulative_counts', 1) > 1:
+        raise ValueError('model_wrapper_cfg.static_graph=True does not go with '
+                         'optim_wrapper.accumulative_counts: leave one of both out')
+    wrapper.setdefault('broadcast_buffers', False)
+    wrapper.setdefault('find_unused_parameters', cfg.get('find_unused_parameters', False))
+    if not torch.cuda.is_available():
+        wrapper.device_ids = None
 
 
 def join_processes() -> None:

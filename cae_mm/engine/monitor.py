@@ -10,6 +10,8 @@ from mmengine.hooks import LoggerHook, RuntimeInfoHook
 from mmengine.model import is_model_wrapper
 from mmpretrain.registry import HOOKS
 
+from cae_mm.engine.sharding import gathered
+
 try:
     import resource
 except ImportError:  # Windows
@@ -128,7 +130,8 @@ class TrainingMonitor(RuntimeInfoHook):
         if self.peak_images_per_s is None:  # A model knows the FLOPs of its step only behind the first.
             model = runner.model.module if is_model_wrapper(runner.model) else runner.model
             known = device_peak_flops() if hasattr(model, 'flops_per_image') else None
-            self.peak_images_per_s = known / model.flops_per_image() if known else 0.
+            with gathered(runner.model), torch.no_grad():
+                self.peak_images_per_s = known / model.flops_per_image() if known else 0.
         if self.peak_images_per_s:
             hub.update_scalar('train/mfu', rate / world / self.peak_images_per_s)
         # With a GPU, mmengine logs its memory under this name.

@@ -7,6 +7,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmpretrain.registry import OPTIM_WRAPPERS
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 
 def to_float32(module, args, output):
@@ -72,4 +73,5 @@ class AutocastOptimWrapper(OptimWrapper):
         params = [param for group in self.optimizer.param_groups for param in group['params']
                   if param.grad is not None]
         if params:
-            self.last_grad_norm = self.clip_func(params, **self.clip_grad_kwargs)
+            norm = self.clip_func(params, **self.clip_grad_kwargs)
+            self.last_grad_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm

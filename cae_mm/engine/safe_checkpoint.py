@@ -3,6 +3,7 @@ import errno
 import json
 import logging
 import shutil
+import time
 from pathlib import Path
 
 import torch
@@ -26,12 +27,24 @@ class SafeCheckpointHook(CheckpointHook):
     naming a checkpoint does so from the newest whole one, and tells what it takes from there in place of
     the config's.
 
-    Args: those of :class:`mmengine.hooks.CheckpointHook`.
+    Args:
+        minutes (float, optional): save whenever this long has passed without a checkpoint, too; the next
+            one takes the place of such a file. A ``SignalHook`` sees to it.
+        kwargs: those of :class:`mmengine.hooks.CheckpointHook`.
 
     Raises:
         FloatingPointError: naming the first weight that is not finite, when it would be saved.
         OSError: when there is no room for the checkpoints.
     """
+
+    def __init__(self, *args, minutes: float | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.minutes, self.saved = minutes, time.monotonic()
+
+    def due(self) -> bool:
+        """Whether a checkpoint is due by the clock, that of the first process."""
+        return (self.minutes is not None and is_main_process()
+                and time.monotonic() >= self.saved + 60 * self.minutes)
 
     def before_run(self, runner) -> None:
         """Find the checkpoint to resume from, where the command line has not done so."""
@@ -61,6 +74,7 @@ class SafeCheckpointHook(CheckpointHook):
             info[key] = str(folder / Path(info[key]).name)
         super().before_train(runner)
         on_main(self._make_room, runner)
+        self.saved = time.monotonic()
 
     def _make_room(self, runner) -> None:
         folder = Path(self.out_dir)
@@ -90,7 +104,7 @@ class SafeCheckpointHook(CheckpointHook):
         checkpoint.update(seal(checkpoint))
 
     def save_interrupted(self, runner, iteration: int, validation_due: bool) -> None:
-        """Save a run that a signal ends after ``iteration`` steps; the next checkpoint takes its place."""
+        """Save between checkpoints, after ``iteration`` steps; the next checkpoint takes its place."""
         just_now = self.last_ckpt and Path(self.last_ckpt).name == self.filename_tmpl.format(iteration)
         if just_now and not self.by_epoch and not validation_due:
             return
@@ -133,6 +147,7 @@ class SafeCheckpointHook(CheckpointHook):
             self.out_dir, name, self.file_client_args, save_optimizer=self.save_optimizer,
             save_param_scheduler=self.save_param_scheduler, meta=meta, by_epoch=self.by_epoch,
             backend_args=self.backend_args, **self.args)
+        self.saved = time.monotonic()
         if is_main_process():
             self._replace_interrupted(runner, self.last_ckpt)
 

@@ -48,6 +48,9 @@ class SignalHook(Hook):
     def before_train(self, runner) -> None:
         """Take the signals over, and do a validation that one has cut short."""
         self.received = self.agreed = 0
+        hooks = [hook for hook in runner.hooks if isinstance(hook, SafeCheckpointHook)]
+        self.checkpoint = hooks[0] if hooks else None
+        self.save_due = False
         self.pending, self.stepped, self.process = None, False, os.getpid()
         self.stream = torch.cuda.Stream() if torch.cuda.is_available() else None
         self.handlers = {}
@@ -63,12 +66,17 @@ class SignalHook(Hook):
         self.stepped = True
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """End the training after a whole step."""
+        """End the training after a whole step, or save where that is due by the clock."""
         done, loop = runner.iter + 1, runner.train_loop
-        if self._agree() and done % accumulated(runner) == 0:
-            due = done >= loop.val_begin and (done % loop.val_interval == 0 or done == loop.max_iters)
-            validates = runner._val_loop is not None and isinstance(loop, IterBasedTrainLoop)
-            self._end(runner, done, validates and due)
+        ends = self._agree()
+        if not (ends or self.save_due) or done % accumulated(runner):
+            return
+        due = done >= loop.val_begin and (done % loop.val_interval == 0 or done == loop.max_iters)
+        validation_due = due and runner._val_loop is not None and isinstance(loop, IterBasedTrainLoop)
+        if ends:
+            self._end(runner, done, validation_due)
+        self.save_due = False
+        self.checkpoint.save_interrupted(runner, done, validation_due)
 
     def before_val_epoch(self, runner) -> None:
         """Find the number of batches that all ranks have."""
@@ -108,22 +116,27 @@ class SignalHook(Hook):
             raise SystemExit(128 + number)
 
     def _agree(self) -> int:
-        """The signal that ends all ranks, 0 for none."""
-        if get_world_size() == 1:
-            return self.received
-        if self.pending:
-            work, flag = self.pending
-            with torch.cuda.stream(self.stream):  # Reading waits for the step before, not for this one.
-                work.wait()
-                self.agreed = max(self.agreed, int(flag))
-        flag = torch.full((1,), self.received, device=get_comm_device())
-        work = torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX, async_op=True)
-        self.pending = work, flag
+        """The signal that ends all ranks, 0 for none; and whether they save."""
+        # What a rank says: twice its signal, and 1 where a checkpoint is due.
+        said = 2 * self.received or int(
+            self.stepped and not self.save_due and self.checkpoint is not None and self.checkpoint.due())
+        heard = said
+        if get_world_size() > 1:
+            heard = 0
+            if self.pending:
+                work, flag = self.pending
+                with torch.cuda.stream(self.stream):  # Reading waits for the step before, not for this one.
+                    work.wait()
+                    heard = int(flag)
+            flag = torch.full((1,), 0 if heard == 1 == said else said, device=get_comm_device())
+            work = torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX, async_op=True)
+            self.pending = work, flag
+        self.save_due = self.save_due or heard == 1
+        self.agreed = max(self.agreed, heard // 2)
         return self.agreed
 
     def _end(self, runner, iteration: int, validation_due: bool) -> None:
-        number = self.agreed or self.received
-        hook = next((hook for hook in runner.hooks if isinstance(hook, SafeCheckpointHook)), None)
+        number, hook = self.agreed or self.received, self.checkpoint
         if hook:
             hook.save_interrupted(runner, iteration, validation_due)
         runner.logger.warning(

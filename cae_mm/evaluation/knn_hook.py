@@ -8,6 +8,7 @@ from mmengine.runner import BaseLoop
 from mmpretrain.registry import HOOKS
 
 from cae_mm.checkpoint.loader import encoder_of
+from cae_mm.engine.sharding import gathered
 from cae_mm.evaluation.protocol import measure, prepare, rgb_preprocess
 
 
@@ -71,7 +72,8 @@ class KNNHook(Hook):
         epoch = runner.epoch + 1
         try:
             backbone, preprocess = self.encoder
-            results = measure(encoder_of(backbone), preprocess, self.loaders, **self.settings)
+            with gathered(runner.model):
+                results = measure(encoder_of(backbone), preprocess, self.loaders, **self.settings)
             # But for the sweep by which the probe chose its penalty.
             results = {name: value for name, value in results.items() if 'held_out' not in name}
             runner.logger.info(f'Epoch {epoch}: ' + ', '.join(

@@ -20,7 +20,8 @@ default_hooks = dict(
     batch_size=dict(type='mmpretrain.BatchSizeHook'),
     bad_files=dict(type='mmpretrain.BadFilesHook'),
     strict_load=dict(type='mmpretrain.StrictLoadHook'),
-    signals=dict(type='mmpretrain.SignalHook'))
+    signals=dict(type='mmpretrain.SignalHook'),
+    hangs=dict(type='mmpretrain.HangHook'))
 # The logger's interval: on GPUs the time of a single step is not that of its computation.
 log_processor = dict(window_size=50)
 visualizer = dict(type='Visualizer', vis_backends=[dict(type='mmpretrain.LogBackend')])

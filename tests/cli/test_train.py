@@ -94,6 +94,26 @@ def test_two_processes_are_one_with_twice_the_batch(toy_config, run_tool, call_t
     assert all(torch.equal(went_on[name], value) for name, value in got.items())
 
 
+@pytest.mark.slow
+def test_a_process_that_is_lost_or_hangs_is_replaced(toy_config, run_tool, tmp_path):
+    """All go on from the last checkpoint, and end as if nothing had been; the model is shared out."""
+    def run(work, **environment):
+        ended = run_tool(
+            'dist_train.sh', toy_config, 2, '--fsdp', '--work-dir', tmp_path / work, '--cfg-options',
+            'default_hooks.checkpoint.interval=1', 'default_hooks.hangs.minutes=0.3', **environment)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout + ended.stderr, weights(tmp_path / work / 'iter_6.pth')
+
+    _, expected = run('whole')
+    lost, went_on = run('lost', LOST_AT='3')
+    assert re.search(r'cae_mm: lost rank \(exit code\) .*1 \(-9\).*may do 3 times', lost)
+    hung, on_too = run('hung', HANGS_AT='3')
+    assert re.search(r'nothing has moved for 0.3 minutes, in iteration 3: rank 1 \(.*, process [0-9]+\) '
+                     'is in iteration 3, without its data', hung)
+    for name, value in expected.items():
+        assert torch.equal(went_on[name], value) and torch.equal(on_too[name], value)
+
+
 def test_options_reach_the_run(toy_config, call_tool, tmp_path):
     work = tmp_path / 'work'
     call_tool('train.py', toy_config, '--work-dir', work, '--amp', '--auto-scale-lr', '--resume',
@@ -199,3 +219,17 @@ def test_slurm(run_tool, tmp_path):
     assert told.startswith('port of the job: -p part --job-name=name --gres=gpu:4 --ntasks=16')
     assert told.endswith('tools/train.py config.py --work-dir work --launcher slurm --amp\n')
     assert run_tool('slurm_train.sh', *arguments, PATH=path, PORT='1234').stdout.startswith('port 1234:')
+
+
+@pytest.mark.parametrize('code, requeued', [(0, ''), (1, ''), (143, 'requeue 7'), (137, 'requeue 7')])
+def test_slurm_goes_on_by_itself(run_tool, tmp_path, code, requeued):
+    """The batch job, with the step that ends with a code, in place of Slurm."""
+    script(tmp_path / 'bin/sbatch', 'echo "$@" > options; SLURM_JOB_ID=7 exec bash')
+    script(tmp_path / 'bin/srun', f'echo "$@" > step; exit {code}')
+    script(tmp_path / 'bin/scontrol', 'echo "$@"')
+    ended = run_tool('slurm_train.sh', 'part', 'name', 'config.py', 'a b', '--fsdp', REQUEUE='1',
+                     GRACE='60', PATH=f'{tmp_path / "bin"}:/usr/bin:/bin')
+    assert (ended.returncode, ended.stdout.strip()) == (0 if requeued else code, requeued)
+    assert '--requeue --open-mode=append --signal=TERM@60' in (tmp_path / 'options').read_text()
+    assert (tmp_path / 'step').read_text().endswith(
+        'tools/train.py config.py --work-dir a b --launcher slurm --fsdp --resume\n')

@@ -2,6 +2,7 @@
 import contextlib
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from mmengine.hooks import Hook
 from mmpretrain.registry import HOOKS, METRICS, MODELS
 
 from cae_mm.engine import launch
+from cae_mm.engine.safe_checkpoint import SafeCheckpointHook
 from cae_mm.engine.signals import SIGNALS, SignalHook, start_worker
 
 VALIDATION = dict(
@@ -90,6 +92,22 @@ def run(toy_runner, tmp_path):
         return 0, runner
 
     return train
+
+
+def test_saves_by_the_clock(run, tmp_path, monkeypatch):
+    """Between the checkpoints of the epochs too, one file that goes with the next one."""
+    _, whole = run(work='whole')
+    save = SafeCheckpointHook.save_interrupted
+    with monkeypatch.context() as patch:
+        patch.setattr(SafeCheckpointHook, 'due', lambda hook: hook.last_ckpt is None)
+        patch.setattr(SafeCheckpointHook, 'save_interrupted', lambda hook, *args: (
+            save(hook, *args), shutil.copytree(hook.out_dir, tmp_path / 'copy')))
+        run()
+    assert names(tmp_path / 'copy') == ['interrupted_iter_1.pth']
+    assert names(tmp_path / 'work') == ['epoch_3.pth', 'epoch_4.pth']
+    code, resumed = run(resume=True, work='copy')
+    assert code == 0 and resumed.model.calls == 11
+    assert torch.equal(whole.model.layer.weight, resumed.model.layer.weight)
 
 
 def names(folder):
@@ -189,7 +207,7 @@ def child(function, *arguments):
 
 def in_training(pipe, steps, signals):
     hook = SignalHook()
-    hook.before_train(SimpleNamespace(message_hub=SimpleNamespace(runtime_info={})))
+    hook.before_train(SimpleNamespace(hooks=[], message_hub=SimpleNamespace(runtime_info={})))
     for _ in range(steps):
         hook.before_train_iter(None, 0)
     pipe.send(None)
