@@ -22,7 +22,7 @@ from cae_mm.models.vit import CAEViT
 from cae_mm.positions import resized
 
 FILES = {'onnx': '.onnx', 'torch-export': '.pt2', 'safetensors': '.safetensors'}
-FOLDERS = ('huggingface', 'timm', 'lwdetr')
+FOLDERS = ('huggingface', 'timm')
 TOLERANCE = 1e-4  # of the greatest number, or of 1
 CROP = 0.875  # side of the middle of an image that is looked at: 224 of 256 pixels
 

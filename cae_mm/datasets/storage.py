@@ -1,5 +1,4 @@
 """Parts of large files on a disk, or in a store that fsspec reaches, some of which are kept on a disk."""
-import fcntl
 import logging
 import os
 import shutil
@@ -13,6 +12,9 @@ from mmengine.logging import print_log
 
 from cae_mm.atomic import TEMPORARY, write_atomically
 from cae_mm.disk import read_regular
+
+with suppress(ImportError):  # Windows has none, and so no cache
+    import fcntl
 
 
 class Storage:

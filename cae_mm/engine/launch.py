@@ -158,7 +158,7 @@ def set_wrapper(cfg: Config) -> None:
         wrapper.amp = cfg.optim_wrapper.get('amp') if ours and torch.cuda.is_available() else False
         return
     if cfg.launcher == 'none':
-        del cfg.model_wrapper_cfg
+        cfg.pop('model_wrapper_cfg')
         return
     if wrapper.get('static_graph') and cfg.get('optim_wrapper', {}).get('accumulative_counts', 1) > 1:
         raise ValueError('model_wrapper_cfg.static_graph=True does not go with '

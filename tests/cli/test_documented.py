@@ -182,7 +182,11 @@ def test_every_option_of_a_command_changes_its_config(tool, words, here, monkeyp
     less = {key: dict(cfg_options={k: v for k, v in options.items() if k != key}) for key in options}
     less |= {key: {key: None} for key in ('data_root', 'pretrained') if vars(args).get(key)}
     for key, change in less.items():
-        without = config(**change)  # a key that nothing reads was refused with the whole
+        try:
+            without = config(**change)  # a key that nothing reads was refused with the whole
+        except ValueError as error:  # others hang on it, as cache_dir on shards
+            assert 'changes nothing' in str(error)
+            continue
         changed = {name for name in whole | without if whole.get(name) != without.get(name)}
         # A short name is to reach its places; one that repeats the config's own value has done so, and
         # load_from is read where it stands, by the Runner.

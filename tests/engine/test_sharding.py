@@ -177,6 +177,7 @@ def test_what_cannot_be(monkeypatch):
         launch.set_wrapper(Config(dict(static, optim_wrapper=dict(accumulative_counts=2))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['killed', 'hangs'])
 def test_who_is_lost_is_replaced(train, on_ranks, tmp_path, monkeypatch, capfd, kind):
     """All start anew from the last checkpoint, and end as if nothing had been."""

@@ -78,12 +78,11 @@ def step(model):
 def test_a_step_of_pre_training_in_numbers():
     """A change of these is wanted or a regression; for another PyTorch they may differ a little."""
     trace = step(build('pretrain/cae_vitb_300e'))
-    print(vars(trace))
-    assert trace.kernels == pytest.approx(0, rel=0.02)
-    assert trace.flops / BATCH == pytest.approx(0, rel=0.002)
-    assert trace.bytes / BATCH == pytest.approx(0, rel=0.02)
-    # Of 8192 logits for each masked patch.
-    assert trace.float32_logits == 0
+    assert trace.kernels == pytest.approx(1903, rel=0.02)
+    assert trace.flops / BATCH == pytest.approx(159.08e9, rel=0.002)
+    assert trace.bytes / BATCH == pytest.approx(1.585e9, rel=0.02)
+    # Outputs of kernels that hold 8192 logits in float32 for each masked patch: to become fewer.
+    assert trace.float32_logits <= 27
 
 
 def wait(output):

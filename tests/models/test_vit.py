@@ -218,7 +218,7 @@ def test_initialisation_has_the_official_statistics(golden):
 
 @pytest.mark.parametrize('kwargs, message', [
     (dict(img_size=36), 'resize or pad to 40x40'),
-    (dict(arch='huge'), 'huge'),
+    (dict(arch='enormous'), 'enormous'),
     (dict(arch=dict(embed_dims=32)), 'num_layers'),
     (dict(arch=dict(embed_dims=32, num_layers=1, num_heads=5)), 'do not split into 5 heads'),
     (dict(arch=dict(embed_dims=30, num_layers=1, num_heads=5)), 'multiple of 4'),
