@@ -45,7 +45,9 @@ def main() -> None:
     cfg = launch.load_config(args)
     estimate = known.Estimate(cfg, args.gpus, tuple(args.image_size))
     if args.images:
-        estimate.images = args.images * cfg.train_cfg.get('max_epochs', 1)
+        if 'max_epochs' not in cfg.train_cfg:
+            raise ValueError(f'--images {args.images}: {args.config} counts iterations, not epochs')
+        estimate.images = args.images * cfg.train_cfg.max_epochs
     images, step, usual = estimate.images, estimate.step, estimate.operations
     print(f'{args.config}: {args.gpus} x {args.device}, bfloat16, {estimate.batch} images on each')
     print('parameters, M     ' + ', '.join(f'{name} {count / 1e6:.2f}'
