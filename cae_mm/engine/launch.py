@@ -148,17 +148,18 @@ def set_wrapper(cfg: Config) -> None:
         ValueError: for a sharded model in a process without others; for a static graph whose gradients are
             not sent in each iteration, which PyTorch cannot do.
     """
-    wrapper = cfg.setdefault('model_wrapper_cfg', ConfigDict())
-    wrapper.setdefault('type', 'mmpretrain.ReplicatedModel')
-    if wrapper.type.endswith('ShardedModel'):
-        if cfg.launcher == 'none':
+    kind = cfg.get('model_wrapper_cfg', {}).get('type', 'mmpretrain.ReplicatedModel')
+    sharded = kind.endswith('ShardedModel')
+    if cfg.launcher == 'none':
+        if sharded:
             raise ValueError('--fsdp shares the model out to the processes that tools/dist_train.sh or '
                              'tools/slurm_train.sh starts: use one of these')
+        return
+    wrapper = cfg.setdefault('model_wrapper_cfg', ConfigDict())
+    wrapper.type = kind
+    if sharded:
         ours = cfg.optim_wrapper.get('type', '').endswith('AutocastOptimWrapper')
         wrapper.amp = cfg.optim_wrapper.get('amp') if ours and torch.cuda.is_available() else False
-        return
-    if cfg.launcher == 'none':
-        cfg.pop('model_wrapper_cfg')
         return
     if wrapper.get('static_graph') and cfg.get('optim_wrapper', {}).get('accumulative_counts', 1) > 1:
         raise ValueError('model_wrapper_cfg.static_graph=True does not go with '

@@ -88,7 +88,6 @@ default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=2))
 INTERRUPTION = '''
 import os
 import signal
-import time
 
 from cae_mm.engine import loops
 
@@ -109,11 +108,6 @@ def seed_and_send(seed, iteration):
     seed_iteration(seed, iteration)
     if str(iteration + 1) == os.environ.get('SIGINT_AT'):
         os.killpg(0, signal.SIGINT)
-    if os.environ.get('RANK') == '1' and os.environ['TORCHELASTIC_RESTART_COUNT'] == '0':
-        if str(iteration + 1) == os.environ.get('LOST_AT'):
-            os.kill(os.getpid(), signal.SIGKILL)
-        if str(iteration + 1) == os.environ.get('HANGS_AT'):
-            time.sleep(1000)
     if str(iteration + 1) == os.environ.get('SIGTERM_AT') and os.environ['RANK'] == '1':
         os.kill(os.getpid(), signal.SIGTERM)
 

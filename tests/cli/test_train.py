@@ -94,26 +94,6 @@ def test_two_processes_are_one_with_twice_the_batch(toy_config, run_tool, call_t
     assert all(torch.equal(went_on[name], value) for name, value in got.items())
 
 
-@pytest.mark.slow
-def test_a_process_that_is_lost_or_hangs_is_replaced(toy_config, run_tool, tmp_path):
-    """All go on from the last checkpoint, and end as if nothing had been; the model is shared out."""
-    def run(work, **environment):
-        ended = run_tool(
-            'dist_train.sh', toy_config, 2, '--fsdp', '--work-dir', tmp_path / work, '--cfg-options',
-            'default_hooks.checkpoint.interval=1', 'default_hooks.hangs.minutes=0.3', **environment)
-        assert ended.returncode == 0, ended.stderr
-        return ended.stdout + ended.stderr, weights(tmp_path / work / 'iter_6.pth')
-
-    _, expected = run('whole')
-    lost, went_on = run('lost', LOST_AT='3')
-    assert re.search(r'cae_mm: lost rank \(exit code\) .*1 \(-9\).*may do 3 times', lost)
-    hung, on_too = run('hung', HANGS_AT='3')
-    assert re.search(r'nothing has moved for 0.3 minutes, in iteration 3: rank 1 \(.*, process [0-9]+\) '
-                     'is in iteration 3, without its data', hung)
-    for name, value in expected.items():
-        assert torch.equal(went_on[name], value) and torch.equal(on_too[name], value)
-
-
 def test_options_reach_the_run(toy_config, call_tool, tmp_path):
     work = tmp_path / 'work'
     call_tool('train.py', toy_config, '--work-dir', work, '--amp', '--auto-scale-lr', '--resume',

@@ -103,7 +103,7 @@ def train(tmp_path, monkeypatch):
                                paramwise_cfg=dict(layer_decay_rate=0.75), clip_grad=dict(max_norm=0.5),
                                optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05)),
             default_hooks=dict(
-                hangs=dict(type='HangHook', minutes=0.25), runtime_info=dict(type='TrainingMonitor'),
+                hangs=dict(type='HangHook', minutes=1), runtime_info=dict(type='TrainingMonitor'),
                 batch_size=dict(type='BatchSizeHook'),
                 strict_load=dict(type='StrictLoadHook'), signals=dict(type='SignalHook'),
                 logger=None, checkpoint=dict(type='SafeCheckpointHook', interval=5, max_keep_ckpts=1)),
