@@ -50,8 +50,8 @@ class Trace(TorchDispatchMode):
         self.bytes += sum(each.numel() * each.element_size() for each in read + written)
         if count := flop_registry.get(function.overloadpacket):
             self.flops += count(*args, **kwargs, out_val=output)
-        self.float32_logits += sum(each.dtype == torch.float32 and each.ndim > 1 and each.shape[-1] == self.logits
-                                   for each in written)
+        self.float32_logits += sum(each.dtype == torch.float32 and each.ndim > 1
+                                   and each.shape[-1] == self.logits for each in written)
         return output
 
 
