@@ -135,6 +135,8 @@ def main() -> None:
     parser.add_argument('--sections', nargs='+', choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument('--out', type=Path, required=True, help='folder for gpu.md and gpu.json')
     args = parser.parse_args()
+    if args.toy:
+        args.batch_size = 2
     if args.device == 'cuda' and not torch.cuda.is_available():
         parser.error('PyTorch finds no GPU: --device cpu --toy tries the code without one')
     end = START + 60 * args.minutes - 30  # which an overdue section may take to be killed
