@@ -82,8 +82,8 @@ def test_a_step_of_pre_training_in_numbers():
     assert trace.kernels == pytest.approx(1903, rel=0.02)
     assert trace.flops / BATCH == pytest.approx(159.08e9, rel=0.002)
     assert trace.bytes / BATCH == pytest.approx(1.585e9, rel=0.02)
-    # Of 8192 logits for each masked patch.
-    assert trace.float32_logits == 0
+    # The tokenizer's, ours as the loss takes them, their log softmax, and the gradients of both.
+    assert trace.float32_logits <= 5
 
 
 def wait(output):
