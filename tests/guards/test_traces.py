@@ -78,7 +78,6 @@ def step(model):
 def test_a_step_of_pre_training_in_numbers():
     """A change of these is wanted or a regression; for another PyTorch they may differ a little."""
     trace = step(build('pretrain/cae_vitb_300e'))
-    print(trace.kernels, trace.flops, trace.bytes, trace.float32_logits)
     assert trace.kernels == pytest.approx(1903, rel=0.02)
     assert trace.flops / BATCH == pytest.approx(159.08e9, rel=0.002)
     assert trace.bytes / BATCH == pytest.approx(1.585e9, rel=0.02)
