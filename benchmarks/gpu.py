@@ -29,6 +29,7 @@ import dataloader  # noqa: E402
 import gpu_runs  # noqa: E402
 import gpu_steps  # noqa: E402
 import torch  # noqa: E402
+from mmengine.logging import MMLogger  # noqa: E402
 
 # In this order; seconds at most. What one leaves, the last one gets.
 SECTIONS = {
@@ -48,6 +49,7 @@ PACKAGES = ['torch', 'torchvision', 'triton', 'timm', 'onedl-mmengine', 'onedl-m
 
 def work(section: str, args: argparse.Namespace, deadline: float, pipe) -> None:
     """Send the rows of a section, and the error that ends it, from this process to the one above."""
+    MMLogger.get_current_instance().setLevel('ERROR')
     try:
         if args.device == 'cuda':
             torch.backends.cudnn.allow_tf32 = False  # as in trainings, see start_processes
@@ -133,6 +135,8 @@ def main() -> None:
     parser.add_argument('--sections', nargs='+', choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument('--out', type=Path, required=True, help='folder for gpu.md and gpu.json')
     args = parser.parse_args()
+    if args.toy:
+        args.batch_size = 2
     if args.device == 'cuda' and not torch.cuda.is_available():
         parser.error('PyTorch finds no GPU: --device cpu --toy tries the code without one')
     end = START + 60 * args.minutes - 30  # which an overdue section may take to be killed
@@ -151,7 +155,7 @@ def main() -> None:
         for number, section in enumerate(args.sections):
             later = sum(SECTIONS[name][1] for name in args.sections[number + 1:])
             limit = SECTIONS[section][1] or end - time.time() - later
-            deadline = min(time.time() + limit, end)
+            deadline = end if args.toy else min(time.time() + limit, end)
             rows[section] = []
             for row in rows_of(section, args, deadline):
                 print(f'{section}:', ', '.join(f'{key} {show(value)}' for key, value in row.items()),

@@ -73,9 +73,9 @@ def training(args, left: Callable[[], float]) -> Iterator[dict]:
     size = cfg.train_dataloader.batch_size
     expected, _ = losses_of(cfg, batches, args, 'cpu', amp=False)
     yield dict(run='CPU, float32', steps=steps, batch=size, first=expected[0], last=expected[-1])
-    for name, amp, compiled, seconds, bound in (
-            ('float32', False, False, 0, 1e-3), ('bfloat16, compiled', args.device == 'cuda', True,
-                                                 0.1 if args.toy else min(60, left() - 15), None)):
+    minute = 0.1 if args.toy else min(60, left() - 15)
+    for name, amp, compiled, seconds, bound in (('float32', False, False, 0, 1e-3),
+                                                ('bfloat16, compiled', True, True, minute, None)):
         start = time.time()
         found, number = losses_of(cfg, batches, args, args.device, amp, compiled, seconds)
         apart = max(abs(a / b - 1) for a, b in zip(found, expected, strict=False))

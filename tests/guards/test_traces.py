@@ -17,7 +17,7 @@ from tests.guards.trace import pretend
 CONFIGS = Path(__file__).parents[2] / 'configs'
 BATCH = 64
 MASK = torch.arange(196).expand(BATCH, -1) < 98
-LOGITS = BATCH * 98 * 8192
+LOGITS = 8192
 
 
 def build(path):
@@ -81,8 +81,8 @@ def test_a_step_of_pre_training_in_numbers():
     assert trace.kernels == pytest.approx(1903, rel=0.02)
     assert trace.flops / BATCH == pytest.approx(159.08e9, rel=0.002)
     assert trace.bytes / BATCH == pytest.approx(1.585e9, rel=0.02)
-    # Outputs of kernels that hold 8192 logits in float32 for each masked patch: to become fewer.
-    assert trace.float32_logits <= 27
+    # The tokenizer's, ours as the loss takes them, their log softmax, and the gradients of both.
+    assert trace.float32_logits <= 5
 
 
 def wait(output):

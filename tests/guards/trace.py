@@ -21,7 +21,7 @@ class Trace(TorchDispatchMode):
     """Count the kernels of a program, their FLOPs, the bytes that they read and write, and large outputs.
 
     Args:
-        logits (int): elements of the logits; outputs in float32 with as many are counted.
+        logits (int): their number for a patch; outputs in float32 with so many columns are counted.
 
     Raises:
         RuntimeError: while it is active, for a copy to or from a GPU that the host waits for. An ``item``,
@@ -50,8 +50,8 @@ class Trace(TorchDispatchMode):
         self.bytes += sum(each.numel() * each.element_size() for each in read + written)
         if count := flop_registry.get(function.overloadpacket):
             self.flops += count(*args, **kwargs, out_val=output)
-        self.float32_logits += sum(each.dtype == torch.float32 and each.numel() == self.logits > 0
-                                   for each in written)
+        self.float32_logits += sum(each.dtype == torch.float32 and each.ndim > 1
+                                   and each.shape[-1] == self.logits for each in written)
         return output
 
 
