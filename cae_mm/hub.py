@@ -7,6 +7,7 @@ from mmpretrain.apis.model import ModelHub
 
 from cae_mm.checkpoint.loader import arguments_of, load_backbone
 from cae_mm.checkpoint.timm_weights import load_timm
+from cae_mm.configs import ROOT
 from cae_mm.engine.backbones import TIMM
 from cae_mm.models.timm_vit import TimmViT
 from cae_mm.models.vit import ENCODERS, CAEViT
@@ -66,13 +67,10 @@ def register_configs() -> None:
 
     Not those of detectors and segmentors: the hub builds mmpretrain's models only. It loads
     ``pretrained`` by mmengine, which only warns of keys that do not fit: give it a
-    checkpoint of the same model, trained here or written by tools/convert.py. The index is in the
-    root of a checkout, or in the package when that was installed from a wheel; a package
-    that was copied without either has encoders by name, and no configs.
+    checkpoint of the same model, trained here or written by tools/convert.py. A package that was
+    copied without its configs has encoders by name alone.
     """
-    package = Path(__file__).parent
-    root = package / '.mim' if (package / '.mim').is_dir() else package.parent
     # The hub refuses a name that it has; this package may be imported anew.
-    if (root / 'configs').is_dir() and not ModelHub.has('cae_vitb_300e'):
+    if (ROOT / 'configs').is_dir() and not ModelHub.has('cae_vitb_300e'):
         for task in ('pretrain', 'cls'):
-            ModelHub.register_model_index(root / 'configs' / task / 'metafile.yml', config_prefix=root)
+            ModelHub.register_model_index(ROOT / 'configs' / task / 'metafile.yml', config_prefix=ROOT)

@@ -9,13 +9,24 @@ Every step is a command that is printed before it runs; a step whose result exis
 import json
 from pathlib import Path
 
-from steps import PRETRAIN, PRETRAIN_VIEWS, TOKENIZER_VIEWS, Step, Steps, count, pretrain, print_table
+from steps import (
+    PRETRAIN,
+    PRETRAIN_VIEWS,
+    TOKENIZER_VIEWS,
+    Step,
+    Steps,
+    change,
+    count,
+    pretrain,
+    print_table,
+)
 from terminal import POSITIVE, Parser, run
 
 from cae_mm.visualization import Section, draw_curves, write_report
 
 LEAD = """A vision transformer saw unlabelled images with half of their patches hidden, and
 learned to predict what the hidden patches are. This page shows what that taught it."""
+RESULT = 'Pre-training without labels took {} (top-1 accuracy in %).\n\n'
 LEARNED = """Frozen features (the mean of the patch tokens) classify {val} images that were in
 no training: by their most similar ones among {train} training images (k-NN), and by a linear
 classifier. Pre-training itself saw no labels. The random encoder is the same network before
@@ -58,7 +69,7 @@ def evaluate_steps(data: Path, out: Path, checkpoint: Path) -> dict[str, Step]:
 def report(steps: Steps, table: list[list[str]], data: Path) -> None:
     """Write ``report.html``."""
     out = steps.out
-    sections = [Section('What the encoder learned', LEARNED.format(
+    sections = [Section('What the encoder learned', RESULT.format(change(table)) + LEARNED.format(
         train=count(data / 'train'), val=count(data / 'val')), table)] if table else []
     sections += [
         Section('What it paints under the mask', PAINTED, figure=out / 'reconstructions.png'),

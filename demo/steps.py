@@ -10,6 +10,7 @@ from pathlib import Path
 from cae_mm.atomic import write_atomically
 from cae_mm.engine.commands import run_command, show_progress
 from cae_mm.visualization import Section
+from cae_mm.visualization.report import portable
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / 'tools'))  # terminal.py, for the demos too
@@ -84,7 +85,7 @@ class Steps:
         commands = [f'# {step.title}' + (f', {step.seconds:.0f} s' if step.seconds else '')
                     + f'\n{step.shell()}' for step in self.done]
         return Section('Do it again', 'In the root of the repository, with its environment active:',
-                       code='\n'.join(commands))
+                       code=portable('\n'.join(commands), self.out))
 
 
 def count(folder: Path) -> int:
@@ -131,6 +132,12 @@ def pretrain(steps: Steps, source: Path | None, views: Sequence[int]) -> tuple[P
                                      views[0], 64))
     return tokenizer, steps.run(train_step('Pre-train CAE', PRETRAIN, steps.out / 'pretrain', data,
                                            views[1], 32, (f'tokenizer={tokenizer}',)))
+
+
+def change(table: list[list[str]]) -> str:
+    """Each number of the report's table, from its first row to its second, in a clause."""
+    return '; '.join(f'{name} from {before} to {after}'
+                     for name, before, after in list(zip(*table[:3], strict=True))[1:])
 
 
 def print_table(table: list[list[str]]) -> None:

@@ -29,6 +29,11 @@ def test_links_and_commands_point_to_files(page):
                     and not (ROOT / 'docs' / link.name).is_symlink()]
 
 
+@pytest.mark.parametrize('page', [*(ROOT / 'docs').glob('*.md')], ids=lambda page: page.name)
+def test_lines_are_not_long(page):
+    assert [line for line in page.read_text().splitlines() if len(line) > 160] == []
+
+
 def test_every_page_is_in_the_navigation():
     nav = re.findall(r'= "(\w+\.md)"', (ROOT / 'zensical.toml').read_text())
     assert sorted(nav) == sorted(path.name for path in (ROOT / 'docs').glob('*.md'))

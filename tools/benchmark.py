@@ -145,6 +145,7 @@ def main() -> None:
     from cae_mm.benchmark import cells_of, choose, merge, parse_model, read_suite, with_reference
     from cae_mm.benchmark.cost import RATES
     from cae_mm.benchmark.subsets import limited
+    from cae_mm.configs import find_config
     from cae_mm.engine import work_dir
     out = args.out.resolve()
     if args.merge:
@@ -179,7 +180,7 @@ def main() -> None:
     failed = work(cells, args.slurm)
     records = [record for cell in cells if (record := cell.record())]
     if records:
-        known = Path(args.suite).parent / 'reference' / f'{suite.name}.json'
+        known = find_config(args.suite).parent / 'reference' / f'{suite.name}.json'
         report(cells, with_reference(records, known), out)
     if failed:
         sys.exit(f'{len(failed)} of {len(cells)} cells failed; the same command tries them again')

@@ -13,6 +13,6 @@ if [[ ${NNODES:-} == *:* && " $* " != *" --resume"* ]]; then
     exit 2
 fi
 export MAX_RESTARTS=${MAX_RESTARTS:-3}
-CAE_MM_COMMAND=$(printf '%q ' "$0" "$@")  # what a run that is ended says to go on with
-export CAE_MM_COMMAND
+TYPED=$(printf '%q ' "$0" "$@")
+export CAE_MM_COMMAND=${CAE_MM_COMMAND:-$TYPED}  # what a run that is ended says to go on with
 exec bash "$TOOLS/dist_run.sh" "$TOOLS/train.py" "$2" "$1" --launcher pytorch "${@:3}"

@@ -6,11 +6,11 @@ from terminal import NATURAL, POSITIVE, new_file, number
 
 
 class KeyValues(argparse.Action):
-    """mmengine's DictAction, imported when there is something to parse; each key is given once."""
+    """KEY=VALUE ..., parsed by what is imported then alone; each key is given once."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         from mmengine.config import DictAction
-        given = set(getattr(namespace, self.dest, None) or ())
+        parse, given = DictAction._parse_iterable, dict(getattr(namespace, self.dest, None) or {})
         for text in values:
             key, equals, value = text.partition('=')
             if not equals or not all(key.split('.')):
@@ -19,11 +19,16 @@ class KeyValues(argparse.Action):
                 if f'{key}.'.startswith(f'{other}.') or f'{other}.'.startswith(f'{key}.'):
                     raise argparse.ArgumentError(self, f'{key} is given twice' if key == other else
                                                  f'{key} and {other} set the same: give one of them')
-            given.add(key)
+            if '{' in value or 'dict(' in value:
+                from cae_mm.engine.literals import parse_value as parse  # takes seconds
             # mmengine takes a bracket without its other half for text.
-            if any(value.count(left) != value.count(right) for left, right in ('[]', '()')):
+            elif any(value.count(left) != value.count(right) for left, right in ('[]', '()')):
                 raise argparse.ArgumentError(self, f'{text} has brackets that do not match')
-            DictAction(self.option_strings, self.dest, nargs='+')(parser, namespace, [text])
+            try:
+                given[key] = parse(value)
+            except ValueError as error:
+                raise argparse.ArgumentError(self, f'{key}={error}') from error
+        setattr(namespace, self.dest, given)
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:

@@ -26,8 +26,8 @@ count PORT 1 65535
 count REQUEUE 0 1
 count GRACE 1 65535
 
-CAE_MM_COMMAND="GPUS=$GPUS GPUS_PER_NODE=$GPUS_PER_NODE $(printf '%q ' "$0" "$@")"  # to go on with
-export CAE_MM_COMMAND
+TYPED=$(printf '%q ' "$0" "$@")
+export CAE_MM_COMMAND="GPUS=$GPUS GPUS_PER_NODE=$GPUS_PER_NODE ${CAE_MM_COMMAND:-$TYPED}"  # to go on with
 if [ -n "${PORT:-}" ]; then
     export MASTER_PORT=$PORT
 fi

@@ -16,7 +16,7 @@ from pathlib import Path
 import mmengine
 import timm
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from timm.models import get_pretrained_cfg
 
 from cae_mm.atomic import write_atomically
@@ -24,16 +24,16 @@ from cae_mm.benchmark.cost import cost_of_encoder, training_operations
 from cae_mm.benchmark.data import Data
 from cae_mm.benchmark.models import Model
 from cae_mm.benchmark.suite import Suite, Task
+from cae_mm.configs import ROOT
 from cae_mm.engine import launch
 from cae_mm.engine.backbones import TIMM
 from cae_mm.engine.commands import run_command
 from cae_mm.engine.keys import dicts
+from cae_mm.engine.literals import parse_value
 from cae_mm.evaluation.protocol import load_encoder
 from cae_mm.models.vit import ENCODERS
 from cae_mm.visualization.curves import read_scalars, series
 
-ROOT = next(place for place in (Path(__file__).parents[1] / '.mim', Path(__file__).parents[2])
-            if (place / 'tools').is_dir())
 RIGHT, METRICS = 'right.txt', 'metrics.json'
 SMALLER = """The device ran out of memory. The same step in parts, for all models of a suite of your own:
 train_dataloader.batch_size=HALF optim_wrapper.accumulative_counts=2 among the task's options.
@@ -74,7 +74,7 @@ class Cell:
         """Of a training, with this model in it and one evaluation, at its end."""
         if not self.task.trains:
             return None
-        options = {key: DictAction._parse_iterable(value)
+        options = {key: parse_value(value)
                    for key, _, value in (text.partition('=') for text in self.options)}
         cfg = launch.load_config(Namespace(
             config=str(ROOT / self.task.run), cfg_options=options, data_root=[str(self.data.folder)],

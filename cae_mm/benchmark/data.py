@@ -37,7 +37,7 @@ class Data:
     @property
     def validation(self) -> Path | None:
         """The pictures that detectors and segmentors are measured on, in COCO's or ADE20K's layout."""
-        found = (self.folder / name for name in ('val2017', 'images/validation', 'val'))
+        found = (self.folder / name for name in ('val2017', 'images/validation'))
         annotated = (self.folder / 'annotations').is_dir()
         return next(filter(Path.is_dir, found), None) if annotated else None
 

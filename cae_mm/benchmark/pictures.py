@@ -21,6 +21,7 @@ from cae_mm.visualization import (
     patch_features,
     pca_colours,
 )
+from cae_mm.visualization.curves import panels
 from cae_mm.visualization.figure import save_figure
 
 PICTURES = 4
@@ -36,18 +37,15 @@ def draw_losses(records: Sequence[dict], path: Path) -> Path | None:
     if not tasks:
         return None
     labels = list(dict.fromkeys(record['model'] for record in records))
-    figure = Figure(figsize=(3.2 * len(tasks), 2.8), layout='constrained')
-    for axis, (task, found) in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks.items(),
-                                   strict=True):
+    figure, axes = panels(len(tasks))
+    for axis, (task, found) in zip(axes, tasks.items(), strict=True):
         for record in found:
             first = record is next(other for other in found if other['model'] == record['model'])
             axis.plot(*record['curves']['loss'], lw=1.2, label=record['model'] if first else None,
                       color=COLOURS[labels.index(record['model']) % len(COLOURS)])
-        axis.set_title(task, fontsize=10)
-        axis.set_xlabel('iteration', fontsize=9)
-        axis.tick_params(labelsize=8)
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8, frameon=False)
+        axis.set_title(task, fontsize=11)
+        axis.set_xlabel('iteration')
+        axis.legend(fontsize=9, frameon=False)
     save_figure(figure, path)
     return path
 

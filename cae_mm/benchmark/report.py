@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cae_mm.benchmark.pictures import draw_losses
-from cae_mm.benchmark.table import notes, table
+from cae_mm.benchmark.table import notes, table, verdict
 from cae_mm.visualization import Section, write_report
+from cae_mm.visualization.report import portable
 
 LEAD = """Each encoder went through the same tasks by the same protocol; nothing was tuned for one of them.
 No number sums up the tasks: they ask for different things."""
@@ -69,10 +70,10 @@ def write_benchmark(records: Sequence[dict], rows: Sequence[dict], out: Path,
     """
     drawn = {'losses': draw_losses(records, out / 'losses.png'), **pictures}
     write_report(out / 'report.html', 'Encoders in the same tasks', LEAD, [
-        Section('Results', '\n\n'.join([RESULTS, *notes(rows)]), table(rows)),
+        Section('Results', '\n\n'.join([verdict(rows), RESULTS, *notes(rows)]), table(rows)),
         Section('What it costs', COST, cost_table(records)),
         *(Section(*PICTURES.get(name, (f'What is found: {name}', FOUND)), figure=path)
           for name, path in drawn.items() if path),
         Section('What was decided', DECIDED, decided_table(records)),
         Section('Do it again', 'In the root of the repository, with its environment active:',
-                code=commands(records))])
+                code=portable(commands(records), out))])

@@ -49,14 +49,13 @@ def _link(folder: Path, out: Path, chosen: Callable[[int], bool], suffixes: tupl
 
 
 def _coco(folder: Path, out: Path, part: str, source: str, chosen: Callable[[int], bool]) -> None:
-    year = '2017' if (folder / f'{source}2017').is_dir() else ''
-    content = json.loads((folder / f'annotations/instances_{source}{year}.json').read_text())
+    content = json.loads((folder / f'annotations/instances_{source}2017.json').read_text())
     content['images'] = [image for number, image in enumerate(content['images']) if chosen(number)]
     kept = {image['id'] for image in content['images']}
     content['annotations'] = [each for each in content['annotations'] if each['image_id'] in kept]
-    write_atomically(json.dumps(content).encode(), out / f'annotations/instances_{part}{year}.json')
-    if not (out / f'{part}{year}').exists():
-        (out / f'{part}{year}').symlink_to(folder / f'{source}{year}')
+    write_atomically(json.dumps(content).encode(), out / f'annotations/instances_{part}2017.json')
+    if not (out / f'{part}2017').exists():
+        (out / f'{part}2017').symlink_to(folder / f'{source}2017')
 
 
 def limited(cells: list[Cell], images: int) -> list[Cell]:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from cae_mm.configs import find_config
+
 DATA = dict(imagenet='train/CLASS/* and val/CLASS/*', coco="COCO's layout", ade20k="ADE20K's layout")
 
 
@@ -53,11 +55,10 @@ def read_suite(path: str | Path) -> Suite:
     """Read a config of configs/benchmark/.
 
     Raises:
-        FileNotFoundError: when there is none.
+        FileNotFoundError: when there is none, see ``find_config``.
         ValueError: when it is no suite.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'there is no suite {path}: configs/benchmark/ has some')
+    path = find_config(path)
     cfg = Config.fromfile(path)
     if not cfg.get('tasks') or not isinstance(cfg.get('encoder'), str):
         raise ValueError(f'{path} is no suite of tasks: it needs encoder="..." and tasks=dict(...)')

@@ -134,6 +134,15 @@ def table(rows: Sequence[dict]) -> list[list[str]]:
     return lines
 
 
+def verdict(rows: Sequence[dict]) -> str:
+    """The result in a sentence: who leads in each task."""
+    leads = {}
+    for row in rows:
+        leads.setdefault(row['task'], []).extend([row['model']] * row['leads'])
+    told = '; '.join(f'in {task} {", ".join(models)}' for task, models in leads.items() if models)
+    return f'The best, and those that are not worse beyond chance: {told}.' if told else ''
+
+
 def place_of(rows: Sequence[dict], task: str) -> dict:
     """The first row of a task."""
     return next(row for row in rows if row['task'] == task)

@@ -29,6 +29,7 @@ from cae_mm.checkpoint.names import (
     pooling_of,
     prefix_of,
     some,
+    take_timm,
     theirs_to_ours,
     translate,
 )
@@ -165,9 +166,10 @@ def to_ours(state: dict[str, Tensor], layout: str, export: str = 'full',
         else:
             ours[new], origin[new] = state[name], name
     if unplaced:
-        way_out = ' If they do not belong to the encoder, export only the encoder' * (export == 'full')
+        way_out = ' If they do not belong to the encoder, export only the encoder.' * (export == 'full')
         raise ValueError(f'{len(unplaced)} unexpected arrays of this {layout} checkpoint have no place in '
-                         f'our models, the architecture is another: {some(unplaced)}.{way_out}')
+                         f'our models, the architecture is another: {some(unplaced)}.{way_out} '
+                         + take_timm('vit'))
     report.append(f'loaded {len(ours)}: {some(origin.values())}')
     report.append(f'unexpected {len(left_out)}' + (f', left out: {some(left_out)}' if left_out else ''))
     if 'backbone.norm.weight' in ours and (pooling := pooling_of(state, layout)):

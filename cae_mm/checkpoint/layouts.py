@@ -139,6 +139,17 @@ DERIVED = [r'.*relative_position_index', r'alignment_encoder\..*', r'teacher\..*
 BESIDE_ENCODER = [r'decoder_.*', r'(embeddings\.)?mask_token', r'head\..*', r'pre_logits\..*',
                   r'lm_head\..*']
 
+# Other vision transformers, which timm's classes hold and ours does not: whose, what timm's names of them
+# have, and an array that tells them. The first row that has one counts.
+OTHERS = [
+    ('EVA-02', 'eva02', r'(.*\.)?(mlp\.(fc1_[gx]|w[12]|ffn_ln)|rope\.freqs.*|attn\.inner_attn_ln)(\..*)?'),
+    ('DINOv3', 'dinov3', r'(.*\.)?(storage_tokens|rope_embed(dings)?\..*|qkv\.bias_mask|mlp\.up_proj\..*)'),
+    ('DINOv2 or DINOv3, with registers', 'dino', r'(.*\.)?reg(ister)?_tokens?'),
+    ('SAM', 'sam', r'(.*\.)?attn\.rel_pos_[hw]'),
+    ('SigLIP', 'siglip', r'(.*\.)?(attn_pool|head\.attention)\..*|(.*\.)?head\.probe'),
+    ('CLIP', 'clip', r'(.*\.)?(norm_pre|ln_pre|pre_layrnorm|transformer\.resblocks)\..*'),
+]
+
 # Attention heads, which arrays do not tell, by width, or by width and number of blocks, where they are
 # not width / 64: large models, a small one of mmpretrain; and the authors' tiny and small.
 HEADS_BY_SIZE = {(768, 8): 8, 1280: 16, 1408: 16, 1664: 16, 1792: 16}

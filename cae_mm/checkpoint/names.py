@@ -3,7 +3,7 @@ import re
 from collections.abc import Iterable
 from functools import cache
 
-from cae_mm.checkpoint.layouts import ENCODER, HEADS, LAYOUTS, NORMS, PREFIXES
+from cae_mm.checkpoint.layouts import ENCODER, HEADS, LAYOUTS, NORMS, OTHERS, PREFIXES
 
 Pairs = list[tuple[str, str]]
 
@@ -16,8 +16,12 @@ def detect_origin(state: Iterable[str], source: str | None = None) -> str:
         source (str, optional): what the layout must begin with, such as 'mmpretrain'.
 
     Raises:
-        ValueError: when none or several fit; lists some of the names and the known origins.
+        ValueError: when none or several fit; lists some of the names and the known origins. For a model
+            that only ``TimmViT`` holds.
     """
+    for model, pattern, array in OTHERS:
+        if shown := next((name for name in state if re.fullmatch(array, name)), None):
+            raise ValueError(f'{shown} is of {model}, another architecture than ours. {take_timm(pattern)}')
     scores = {}
     for layout in LAYOUTS:
         pairs = theirs_to_ours(layout, prefix_of(state, layout))
@@ -31,8 +35,15 @@ def detect_origin(state: Iterable[str], source: str | None = None) -> str:
     if len(best) != 1:
         what = ' or '.join(best) if best else f'not {source}' if source else 'of no known origin'
         raise ValueError(f'a checkpoint {what}, with the arrays {some(state)}. Known origins are '
-                         f'{", ".join(LAYOUTS)}: say which it is, or rename its arrays like one of them')
+                         f'{", ".join(LAYOUTS)}: say which it is, or rename its arrays like one of them. '
+                         + take_timm('vit'))
     return best[0]
+
+
+def take_timm(pattern: str) -> str:
+    """What to do with a vision transformer that is not ours."""
+    return (f"TimmViT reads it without a conversion: --backbone timm:NAME, with a NAME of "
+            f"timm.list_models('*{pattern}*')")
 
 
 def rename(name: str, source: str) -> str:

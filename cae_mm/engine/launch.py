@@ -16,6 +16,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 
+from cae_mm.configs import find_config
 from cae_mm.datasets.annotations import check_annotations, leaf_datasets
 from cae_mm.engine.compilation import compile_model
 from cae_mm.engine.keys import dicts
@@ -67,11 +68,10 @@ def read_config(path: str) -> Config:
     """Read a config.
 
     Raises:
-        FileNotFoundError: when there is no such file.
+        FileNotFoundError: when there is none of this name, see ``find_config``.
         ValueError: for whatever goes wrong in it or in its bases, naming file and line; without a model.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'there is no config {path}')
+    path = str(find_config(path))
     try:
         cfg = Config.fromfile(path)
     except Exception as error:  # a config is Python, where anything can go wrong

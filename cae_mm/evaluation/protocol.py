@@ -224,13 +224,14 @@ def read_config(args: argparse.Namespace) -> Config | str:
         return args.config
     if getattr(args, 'img_size', None):
         raise ValueError(f'--img-size is for an encoder given by its name: {args.config} says it itself')
-    if Path(args.config).is_file():
-        cfg = launch.read_config(args.config)
-    elif ModelHub.has(args.config):
+    if ModelHub.has(args.config):
         cfg = ModelHub.get(args.config).config
     else:
-        raise FileNotFoundError(f'there is no config {args.config}, and no model of this name: '
-                                f'{", ".join(list_models())}')
+        try:
+            cfg = launch.read_config(args.config)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f'there is no model {args.config}, as are {", ".join(list_models())}; '
+                                    f'and {error}') from error
     apply_options(cfg, args.cfg_options or {})
     return cfg
 

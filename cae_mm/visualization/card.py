@@ -103,7 +103,7 @@ def model_card(model: Exported, checkpoint: str | Path, out: str | Path, to: str
         mean=model.mean, std=model.std, resize=round(min(model.facts['img_size']) / CROP),
         data=', '.join(data) or UNKNOWN, numbers=numbers(path, meta),
         recipe=RECIPE.format(done=', '.join(done), config=config) if config else UNKNOWN,
-        command=shlex.join([f'tools/{Path(sys.argv[0]).name}', *(Path(arg).name for arg in sys.argv[1:])]),
+        command=shlex.join(['cae-mm', 'export', *(Path(arg).name for arg in sys.argv[1:])]),
         licence=licence or 'Not stated. Ask who trained it.')
 
 

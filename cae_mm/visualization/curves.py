@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cae_mm.visualization.figure import save_figure
@@ -59,17 +60,27 @@ def draw_curves(
     curves = {name: {label: series(run, name) for label, run in records.items()} for name in names}
     curves = {name: lines for name, lines in curves.items()
               if any(len(steps) for steps, _ in lines.values())}
-    figure = Figure(figsize=(3.2 * len(curves), 2.6), layout='constrained')
-    axes = figure.subplots(1, len(curves), squeeze=False)
-    for axis, (name, lines) in zip(axes[0], curves.items(), strict=True):
+    figure, axes = panels(len(curves))
+    for axis, (name, lines) in zip(axes, curves.items(), strict=True):
         for colour, (label, (steps, values)) in zip(COLOURS, lines.items(), strict=False):
             axis.plot(steps, values, color=colour, marker='o' if len(steps) < 12 else '', ms=3,
                       label=label)
         if len(lines) > 1:
-            axis.legend(fontsize=8, frameon=False)
-        axis.set_title(LABELS.get(name, name), fontsize=10)
-        axis.set_xlabel('epoch' if '/' in name else 'iteration', fontsize=9)
-        axis.tick_params(labelsize=8)
+            axis.legend(fontsize=9, frameon=False)
+        axis.set_title(LABELS.get(name, name), fontsize=11)
+        axis.set_xlabel('epoch' if '/' in name else 'iteration')
+    save_figure(figure, path)
+
+
+def panels(number: int) -> tuple[Figure, list[Axes]]:
+    """A figure with as many panels, two in a row: a phone, too, shows their words."""
+    rows = -(-number // 2)
+    figure = Figure(figsize=(3.2 * min(number, 2), 2.6 * rows), layout='constrained')
+    axes = figure.subplots(rows, min(number, 2), squeeze=False).ravel()
+    for axis in axes:
+        axis.tick_params(labelsize=9)
         axis.grid(alpha=0.3)
         axis.spines[['top', 'right']].set_visible(False)
-    save_figure(figure, path)
+    for axis in axes[number:]:
+        axis.set_visible(False)
+    return figure, list(axes[:number])

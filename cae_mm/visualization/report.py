@@ -17,7 +17,8 @@ body { font: 17px/1.55 Georgia, serif; color: var(--text); background: var(--pap
        margin: 2.5rem auto; padding: 0 1.2rem; }
 h1, h2, th, figcaption { font-family: system-ui, sans-serif; }
 h1 { font-size: 1.9rem; margin-bottom: .3rem; } h2 { font-size: 1.25rem; margin-top: 2.2rem; }
-p { max-width: 44rem; } figure { margin: 1rem 0; } img { max-width: 100%; }
+/* On a phone a figure is moved aside, like a wide table, so that its words can be read. */
+p { max-width: 44rem; } figure { margin: 1rem 0; overflow-x: auto; } img { max-width: max(100%, 40rem); }
 figcaption { font-size: .85rem; color: var(--quiet); max-width: 44rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; margin: 1rem 0; }
@@ -52,12 +53,18 @@ class Section:
             parts.append(f'<div class="wide"><table>{"".join(lines)}</table></div>')
         if self.figure:
             data = base64.b64encode(Path(self.figure).read_bytes()).decode()
+            below = f'<figcaption>{escape(self.caption)}</figcaption>' if self.caption else ''
             parts.append(f'<figure><img alt="{escape(self.title)}" '
-                         f'src="data:image/png;base64,{data}">'
-                         f'<figcaption>{escape(self.caption)}</figcaption></figure>')
+                         f'src="data:image/png;base64,{data}">{below}</figure>')
         if self.code:
             parts.append(f'<pre>{escape(self.code)}</pre>')
         return '\n'.join(parts)
+
+
+def portable(commands: str, out: Path) -> str:
+    """Commands without the folders of this machine: from ``out`` on, and of others the last name."""
+    commands = commands.replace(f'{out.parent}/', '')
+    return re.sub(r'''(?<![\w.:/])/(?:[^\s'"/]+/)+''', '', commands)
 
 
 def write_report(path: str | Path, title: str, lead: str, sections: list[Section]) -> None:

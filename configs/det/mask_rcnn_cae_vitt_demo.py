@@ -50,14 +50,11 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=4, num_workers=1,
     dataset=dict(dataset=dict(
-        data_root=data_root, ann_file='annotations/instances_train.json', data_prefix=dict(img='train/'),
-        metainfo=dict(classes=classes), pipeline=train_pipeline)))
+        data_root=data_root, metainfo=dict(classes=classes), pipeline=train_pipeline)))
 val_dataloader = dict(
     batch_size=8, num_workers=1,
-    dataset=dict(
-        data_root=data_root, ann_file='annotations/instances_val.json', data_prefix=dict(img='val/'),
-        metainfo=dict(classes=classes), pipeline=test_pipeline))
-val_evaluator = dict(ann_file=data_root + '/annotations/instances_val.json')
+    dataset=dict(data_root=data_root, metainfo=dict(classes=classes), pipeline=test_pipeline))
+val_evaluator = dict(ann_file=data_root + '/annotations/instances_val2017.json')
 test_dataloader, test_evaluator = val_dataloader, val_evaluator
 optim_wrapper = dict(
     optimizer=dict(lr=1e-3), paramwise_cfg=dict(layer_decay_rate=0.9), clip_grad=dict(max_norm=5))

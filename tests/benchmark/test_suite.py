@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import DictAction
 from mmengine.registry import MODELS, init_default_scope
 
 from cae_mm.benchmark import cells_of, choose, parse_model, read_suite
 from cae_mm.engine import launch
+from cae_mm.engine.literals import parse_value
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'benchmark'
 FULL = 'imagenet_coco_ade20k'
@@ -96,7 +96,7 @@ def test_each_command_of_the_full_suite_can_be_called(data, models, tmp_path, gp
         cfg = launch.load_config(Namespace(
             config=str(CONFIGS.parents[1] / command[2]), data_root=[str(cell.data.folder)], work_dir='.',
             pretrained=cell.model.weights, backbone=cell.model.encoder, launcher='none',
-            cfg_options={key: DictAction._parse_iterable(value) for key, value in options.items()}))
+            cfg_options={key: parse_value(value) for key, value in options.items()}))
         assert cfg.train_cfg.val_interval == cfg.train_cfg.get('max_epochs', cfg.train_cfg.get('max_iters'))
         init_default_scope(cfg.get('default_scope', 'mmpretrain'))
         with torch.device('meta'):

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 
@@ -93,7 +94,8 @@ def table(found: dict) -> str:
                 detail = '; '.join(text for text in counts if ':' in text)
                 lines += ['', f'<details><summary>{name}, {what} in detail</summary>', '', f'{detail}.', '',
                           '</details>']
-    return '\n'.join(lines)
+    return '\n'.join(line if line.startswith('|') else fill(line, 158, break_on_hyphens=False)
+                     for line in lines)
 
 
 def write_page(path: Path) -> None:

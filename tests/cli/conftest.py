@@ -60,13 +60,9 @@ model = dict(
                        norm_cfg={norm}),
         mask_roi_extractor=dict(out_channels=32),
         mask_head=dict(num_convs=1, in_channels=32, conv_out_channels=32)))
-train_dataloader = dict(
-    batch_size=2, num_workers=0, dataset=dict(dataset=dict(
-        ann_file='annotations/instances_train.json', data_prefix=dict(img='train'))))
-val_dataloader = dict(num_workers=0, dataset=dict(
-    ann_file='annotations/instances_val.json', data_prefix=dict(img='val')))
-val_evaluator = dict(ann_file='data/coco/annotations/instances_val.json')
-test_dataloader, test_evaluator = val_dataloader, val_evaluator
+train_dataloader = dict(batch_size=2, num_workers=0)
+val_dataloader = dict(num_workers=0)
+test_dataloader = val_dataloader
 train_cfg = dict(max_epochs=2)
 default_hooks = dict(logger=dict(interval=1))
 """
@@ -187,7 +183,7 @@ def dense(request, scenes, tmp_path, monkeypatch):
     encoder = {f'backbone.{name}': value for name, value in CAEViT(**ENCODER).state_dict().items()}
     torch.save(dict(state_dict=encoder), tmp_path / 'encoder.pth')
     data = scenes / ('coco' if det else 'ade')
-    names = data / ('annotations/instances_train.json' if det else 'classes.txt')
+    names = data / ('annotations/instances_train2017.json' if det else 'classes.txt')
     options = ['--data-root', data, '--cfg-options', f'classes={names}', *(
         ['train_scales=[(128,128)]', 'crop_scales=[(160,160)]', 'crop_size=(48,96)',
          'test_scale=(128,128)'] if det else ['crop_size=(64,64)', 'test_scale=(128,128)'])]

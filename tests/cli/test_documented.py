@@ -38,6 +38,7 @@ PLACEHOLDERS = {
 A_CONFIG = {'demo_image.py': 'configs/det/mask_rcnn_cae_vitb_1x_coco.py',
             'reconstruct.py': 'configs/pretrain/cae_vitb_300e_pixels.py'}
 CKPT = 'cae_vitb_300e_pixels'
+COMMANDS = {path.stem.replace('_', '-'): f'tools/{path.name}' for path in (ROOT / 'tools').iterdir()}
 # In place of 8 GPUs so many processes; and in place of days two steps of small pictures.
 PROCESSES = '2'
 SHORT = {
@@ -61,7 +62,7 @@ def shell_lines(page):
         values = dict(re.findall(r'^(\w+)=(\S+)', block, re.M))
         block = re.sub(r'\$(\w+)', lambda name, values=values: values[name[1]], block)
         yield from block.replace('\\\n', ' ').splitlines()
-    yield from re.findall(r'`((?:python |tools/|make )[^`]+)`', text)
+    yield from re.findall(r'`((?:python |tools/|make |cae-mm )[^`]+)`', text)
 
 
 def commands(pages):
@@ -70,6 +71,9 @@ def commands(pages):
         words = shlex.split(re.sub(r'\\\n# *', '', line), comments=True)
         if words[:1] == ['python']:
             del words[0]
+        if words[:1] == ['cae-mm']:
+            words = [COMMANDS.get(words[1], ''), *(
+                f'configs/{word}' if (ROOT / 'configs' / word).is_file() else word for word in words[2:])]
         if len(words) < 2 or not words[0].startswith('tools/') or '...' in words:
             continue
         tool, *words = words
@@ -118,10 +122,8 @@ def data(scenes, tmp_path_factory):
             folder = root / split / ('cat', 'dog')[i % 2]
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(rng.integers(0, 256, (80, 96, 3), np.uint8)).save(folder / f'{i}.jpg')
-        shutil.copytree(scenes / 'coco' / split, root / f'{split}2017')
-    shutil.copytree(scenes / 'ade', root, dirs_exist_ok=True)
-    for path in (scenes / 'coco/annotations').glob('*.json'):
-        shutil.copy(path, root / 'annotations' / f'{path.stem}2017.json')
+    for layout in ('coco', 'ade'):
+        shutil.copytree(scenes / layout, root, dirs_exist_ok=True)
     (root / 'classes.json').write_text(json.dumps((root / 'classes.txt').read_text().split()))
     return root
 

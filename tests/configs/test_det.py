@@ -89,7 +89,7 @@ def pictures(tmp_path_factory):
         scenes = [demo.make_scene(*scans[split], photographs, rng) for _ in range(number)]
         scenes[:4] = [(image[:90], [(label, digit[:90]) for label, digit in digits])
                       for image, digits in scenes[:4]]
-        demo.write_coco(root, f'{split}2017', [*scenes[:-1], (scenes[-1][0], [])])
+        demo.write_coco(root, split, [*scenes[:-1], (scenes[-1][0], [])])
         path = root / 'annotations' / f'instances_{split}2017.json'
         content = json.loads(path.read_text())
         for part, key in (('categories', 'id'), ('annotations', 'category_id')):

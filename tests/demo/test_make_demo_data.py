@@ -28,7 +28,7 @@ def test_imagenet_layout(data):
 def test_coco_layout(data):
     out, counts = data
     for split in ('train', 'val'):
-        coco = json.loads((out / 'coco' / 'annotations' / f'instances_{split}.json').read_text())
+        coco = json.loads((out / 'coco' / 'annotations' / f'instances_{split}2017.json').read_text())
         images = {image['id']: image for image in coco['images']}
         assert len(images) == counts[f'coco {split}']
         assert [category['name'] for category in coco['categories']] == list('0123456789')
@@ -36,7 +36,7 @@ def test_coco_layout(data):
         assert len(ids) == len(set(ids)) > 2 * len(images)
         for annotation in coco['annotations']:
             image = images[annotation['image_id']]
-            assert cv2.imread(str(out / 'coco' / split / image['file_name'])).shape == (
+            assert cv2.imread(str(out / 'coco' / f'{split}2017' / image['file_name'])).shape == (
                 image['height'], image['width'], 3)
             assert annotation['category_id'] in range(1, 11) and annotation['iscrowd'] == 0
             mask = np.zeros((image['height'], image['width']), np.uint8)

@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 from options import add_config_options
 
-from cae_mm.engine import launch, overrides
+from cae_mm.engine import launch, literals, overrides
 from tests.chaos.words import PRETRAIN, SEGMENT
 
 CONFIG = """
@@ -277,11 +277,36 @@ def test_missing_config(name):
     (['num_classes'], 'num_classes is no setting: write KEY=VALUE'), (['=3'], '=3 is no setting'),
     (['model..a=3'], 'model..a=3 is no setting'), (['a=1', 'a=2'], 'a is given twice'),
     (['a=1', '--cfg-options', 'a=2'], 'a is given twice'), (['a.b=1', 'a=2'], 'a and a.b set the same'),
-    (['a=[1,2'], 'brackets that do not match'), (['a=(1,2]'], 'brackets that do not match')])
+    (['a=[1,2'], 'brackets that do not match'), (['a=(1,2]'], 'brackets that do not match'),
+    (["a=dict(b=open('f'))"], "a=dict(b=open('f')): open('f') is no literal; write"),
+    (['a={b: 1}', 'a.b=2'], 'a and a.b set the same')])
 def test_settings_that_cannot_be_read(load, options, message, capsys):
     with pytest.raises(SystemExit):  # of a parser that is not a tool's
         load('--cfg-options', *options)
     assert message in capsys.readouterr().err
+
+
+def test_dictionaries_as_python_writes_them(load):
+    cfg = load('--cfg-options', "custom_hooks=[dict(type='EMAHook', momentum=1e-3)]",
+               "visualizer={type: Visualizer, vis_backends: [dict(type='LocalVisBackend')]}")
+    assert cfg.custom_hooks == [dict(type='EMAHook', momentum=1e-3)]
+    assert cfg.visualizer.vis_backends[0].type == 'LocalVisBackend'
+
+
+@pytest.mark.parametrize('text, value', [
+    ("[dict(type='EMAHook')]", [dict(type='EMAHook')]), ('{a: x.Y, b: (1, -2)}', dict(a='x.Y', b=(1, -2))),
+    ("dict(a=[None, True], b={'c, d': {}})", dict(a=[None, True], b={'c, d': {}})),
+    ('[cat,dog]', ['cat', 'dog']), ('/data/{x}.pth', '/data/{x}.pth'), ('dict.pth', 'dict.pth')])
+def test_values_of_settings(text, value):
+    assert literals.parse_value(text) == value
+
+
+@pytest.mark.parametrize('text', [
+    'dict(a=1, a=2)', '{a: 1, a: 2}', '{1: 2}', '{[]: 1}', '{**a}', 'dict(**a)', 'dict(1)', 'dict(a=1 + 2)',
+    "dict(a=f'{x}')", "{'a': b'x'}", '{a', '{a}', '[' * 9999 + '{', '[dict(a=b[0])]', 'dict(a=lambda: 0)'])
+def test_no_literals(text):
+    with pytest.raises(ValueError, match='write it as Python does'):
+        literals.parse_value(text)
 
 
 def test_several_groups_of_settings_add_up(load):
