@@ -1,6 +1,7 @@
 """One number of a benchmark: a command, what decides its result, and the record of that."""
 import hashlib
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -216,6 +217,7 @@ class Cell:
 
         command = [sys.executable, '-W', 'ignore', *self.command[1:]] if self.gpus < 2 else [
             'bash', *self.command]
+        os.environ.setdefault('PYTHON', sys.executable)  # for the scripts
         code = run_command(command, log, ROOT, watch)
         if code:
             advice = SMALLER * any('out of memory' in line for line in lines)
@@ -264,7 +266,9 @@ def portable(text: str) -> str:
 @cache
 def commit() -> str:
     """Of this project, where it is a repository; with a plus when files of it were changed."""
-    with suppress(OSError):
+    with suppress(OSError):  # installed, it may lie in another repository
+        if not (ROOT / '.git').exists():
+            return ''
         found = [subprocess.run(['git', '-C', ROOT, *words], capture_output=True, text=True).stdout.strip()
                  for words in (('rev-parse', '--short', 'HEAD'), ('status', '--porcelain', '-uno'))]
         return found[0] + '+' * bool(found[1])

@@ -40,13 +40,13 @@ def cost_table(records: Sequence[dict]) -> list[list[str]]:
     return lines
 
 
-def decided_table(records: Sequence[dict]) -> list[list[str]]:
+def decided_table(records: Sequence[dict], out: Path) -> list[list[str]]:
     """The choices for each model and task, and the report of its weights."""
     lines = [['', 'task', 'choices', 'weights']]
     for (model, task), record in {(each['model'], each['task']): each for each in records}.items():
         choices = ', '.join(f'{key} {json.dumps(value)}' for key, value in record['choices'].items())
         read = ' '.join(record['conversion']) or record['identity']['weights']
-        lines.append([model, task, choices, read])
+        lines.append([model, task, choices, portable(read, out)])
     return lines
 
 
@@ -74,6 +74,6 @@ def write_benchmark(records: Sequence[dict], rows: Sequence[dict], out: Path,
         Section('What it costs', COST, cost_table(records)),
         *(Section(*PICTURES.get(name, (f'What is found: {name}', FOUND)), figure=path)
           for name, path in drawn.items() if path),
-        Section('What was decided', DECIDED, decided_table(records)),
+        Section('What was decided', DECIDED, decided_table(records, out)),
         Section('Do it again', 'In the root of the repository, with its environment active:',
                 code=portable(commands(records), out))])

@@ -135,12 +135,13 @@ def table(rows: Sequence[dict]) -> list[list[str]]:
 
 
 def verdict(rows: Sequence[dict]) -> str:
-    """The result in a sentence: who leads in each task."""
+    """The result in a sentence: who leads in which tasks."""
     leads = {}
     for row in rows:
-        leads.setdefault(row['task'], []).extend([row['model']] * row['leads'])
-    told = '; '.join(f'in {task} {", ".join(models)}' for task, models in leads.items() if models)
-    return f'The best, and those that are not worse beyond chance: {told}.' if told else ''
+        if row['leads']:
+            leads.setdefault(row['model'], []).append(row['task'])
+    told = '; '.join(f'{model} in {", ".join(tasks)}' for model, tasks in leads.items())
+    return f'The best, or not worse beyond chance: {told}.' if told else ''
 
 
 def place_of(rows: Sequence[dict], task: str) -> dict:

@@ -58,9 +58,13 @@ class KNNHook(Hook):
             return  # a test run
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         workers = runner.train_dataloader.num_workers if self.num_workers is None else self.num_workers
-        self.loaders = prepare(
-            encoder_of(model.backbone), self.data_root, self.settings['feature'], self.settings['k'],
-            batch_size=self.batch_size, num_workers=workers)
+        try:
+            self.loaders = prepare(
+                encoder_of(model.backbone), self.data_root, self.settings['feature'], self.settings['k'],
+                batch_size=self.batch_size, num_workers=workers)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f'{error}. KNNHook measures with them: where there are none, leave it '
+                                    'out, as by --cfg-options default_hooks.knn=None') from error
         self.encoder = model.backbone, rgb_preprocess(model.data_preprocessor)
         if self.settings['amp'] is None:
             self.settings['amp'] = next(model.parameters()).is_cuda

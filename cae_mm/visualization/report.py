@@ -24,6 +24,7 @@ figcaption { font-size: .85rem; color: var(--quiet); max-width: 44rem; }
 table { border-collapse: collapse; margin: 1rem 0; }
 th, td { padding: .35rem 1.1rem; text-align: right; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; } td { font-variant-numeric: tabular-nums; }
+@media (max-width: 40rem) { th, td { padding: .35rem .5rem; } }
 pre { background: var(--code); padding: .8rem 1rem; overflow-x: auto; font-size: .82rem; }
 '''
 
@@ -61,10 +62,10 @@ class Section:
         return '\n'.join(parts)
 
 
-def portable(commands: str, out: Path) -> str:
-    """Commands without the folders of this machine: from ``out`` on, and of others the last name."""
-    commands = commands.replace(f'{out.parent}/', '')
-    return re.sub(r'''(?<![\w.:/])/(?:[^\s'"/]+/)+''', '', commands)
+def portable(text: str, out: Path) -> str:
+    """Text without the folders of this machine: from ``out`` on, and of others the last two names."""
+    text = text.replace(f'{out.parent}/', '')
+    return re.sub(r'''(?<![\w.:/])/(?:[^\s'"/]+/)*([^\s'"/]+/[^\s'"/]+)''', r'\1', text)
 
 
 def write_report(path: str | Path, title: str, lead: str, sections: list[Section]) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from cae_mm.benchmark import markdown, merge, summarise, with_reference, write_tables
 from cae_mm.benchmark.statistics import interval, not_worse, resampled
-from cae_mm.benchmark.table import latex, table
+from cae_mm.benchmark.table import latex, table, verdict
 
 
 def record(model, value, seed=0, task='knn', right=None, published=None, **changes):
@@ -66,6 +66,7 @@ def test_a_table():
     assert rows[0]['mean'] == np.mean([percent(right) for right in rights['cae']])
     assert rows[0]['std'] == pytest.approx(np.std(rows[0]['values'], ddof=1))
     assert rows[2]['interval'] is None
+    assert verdict(rows) == 'The best, or not worse beyond chance: cae in knn; random in upernet.'
     head, chance, cae, published, random = table(rows)
     assert head == ['', 'knn', 'upernet'] and chance == ['chance', '10.0', '–']
     assert cae[1].startswith(f'**{rows[0]["mean"]:.1f} ± ') and cae[2] == '40.0'
@@ -75,7 +76,7 @@ def test_a_table():
 
 def test_models_that_saw_other_images_are_not_ranked():
     rows = summarise([record('cae', 90), record('dino', 95, same=dict(size='96x96'))])
-    assert not any(row['leads'] for row in rows)
+    assert not any(row['leads'] for row in rows) and verdict(rows) == ''
     assert table(rows)[0] == ['', 'knn †']
     assert '† knn is not ranked: the models differ in size: cae 64x64, dino 96x96' in markdown(rows)
 

@@ -279,7 +279,7 @@ def test_missing_config(name):
     (['a=1', '--cfg-options', 'a=2'], 'a is given twice'), (['a.b=1', 'a=2'], 'a and a.b set the same'),
     (['a=[1,2'], 'brackets that do not match'), (['a=(1,2]'], 'brackets that do not match'),
     (["a=dict(b=open('f'))"], "a=dict(b=open('f')): open('f') is no literal; write"),
-    (['a={b: 1}', 'a.b=2'], 'a and a.b set the same')])
+    (['a={b: 1}', 'a.b=2'], 'a.b and a set the same')])
 def test_settings_that_cannot_be_read(load, options, message, capsys):
     with pytest.raises(SystemExit):  # of a parser that is not a tool's
         load('--cfg-options', *options)
