@@ -28,6 +28,11 @@ def test_importing_needs_no_module_of_unix_and_no_configs(tmp_path):
     assert run(code, tmp_path, tmp_path) == f'{tmp_path / "cae_mm/__init__.py"} 0'
 
 
+def test_importing_prints_nothing(tmp_path):
+    """Neither do mmdet and mmseg then: VALUE=$(python -c ...) has the value alone."""
+    assert run('import cae_mm, mmdet.datasets, mmseg.datasets', tmp_path, ROOT) == ''
+
+
 def pip(*arguments):
     ran = subprocess.run([sys.executable, '-m', 'pip', '--disable-pip-version-check', *map(str, arguments)],
                          text=True, capture_output=True, env={**os.environ, 'PIP_CONFIG_FILE': os.devnull})

@@ -19,7 +19,7 @@ from mmengine.utils.dl_utils import set_multi_processing
 from cae_mm.configs import find_config
 from cae_mm.datasets.annotations import check_annotations, leaf_datasets
 from cae_mm.engine.compilation import compile_model
-from cae_mm.engine.keys import dicts
+from cae_mm.engine.keys import READERS, dicts
 from cae_mm.engine.overrides import LOADERS, apply_options
 from cae_mm.engine.signals import signals_end
 from cae_mm.engine.work_dir import enter
@@ -53,6 +53,9 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = str(Path('work_dirs') / Path(args.config).stem)
     if Path(cfg.work_dir).exists() and not Path(cfg.work_dir).is_dir():
         raise ValueError(f'work_dir={cfg.work_dir} is a file: name a folder')
+    for name, hook in [*cfg.get('default_hooks', {}).items()]:
+        if hook is None and name not in READERS['default_hooks']:
+            del cfg.default_hooks[name]  # None leaves it out, which mmengine takes for its own alone
     for key in LOADERS:
         if cfg.get(key) is None:
             continue

@@ -309,6 +309,11 @@ def test_no_literals(text):
         literals.parse_value(text)
 
 
+def test_none_leaves_a_hook_out(load):
+    cfg = load('--cfg-options', 'default_hooks={timer: None, knn: None}')
+    assert cfg.default_hooks == dict(timer=None)
+
+
 def test_several_groups_of_settings_add_up(load):
     cfg = load('--cfg-options', 'num_workers=0', '--cfg-options', 'num_classes=7')
     assert (cfg.train_dataloader.num_workers, cfg.model.head.num_classes) == (0, 7)
