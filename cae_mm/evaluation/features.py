@@ -61,7 +61,7 @@ class CenterView:
             scale = max(self.size[0] / image.height, self.size[1] / image.width) / CROP_RATIO
             size = [round(image.height * scale), round(image.width * scale)]
             image = F.resize(image, size, F.InterpolationMode.BICUBIC)
-            results['img'] = np.asarray(F.center_crop(image, self.size))
+            results['img'] = np.array(F.center_crop(image, self.size))  # PyTorch warns of read-only ones
         return results
 
 
