@@ -3,8 +3,9 @@
 
     python demo/demo_dense.py
 
-Begins with those steps of demo/demo.py that were not done yet, in the same folder. Every step is a
-command that is printed before it runs; a step whose result exists is not repeated.
+Begins with the data and the tokenizer of demo/demo.py, in the same folder, where they are not there yet.
+Then CAE is pre-trained on 4,000 unlabelled scenes, and two models learn from 64 labelled ones.
+Every step is a command that is printed before it runs; a step whose result exists is not repeated.
 """
 import argparse
 import json
@@ -16,7 +17,19 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.structures import BaseDataElement
 from PIL import Image
-from steps import PRETRAIN_VIEWS, ROOT, TOKENIZER_VIEWS, Step, Steps, change, pretrain, print_table
+from steps import (
+    PRETRAIN,
+    PRETRAIN_VIEWS,
+    ROOT,
+    TOKENIZER_VIEWS,
+    Step,
+    Steps,
+    change,
+    count,
+    print_table,
+    train_step,
+    train_tokenizer,
+)
 from terminal import POSITIVE, Parser, run
 
 from cae_mm.engine import launch
@@ -27,16 +40,17 @@ from cae_mm.visualization.figure import save_figure
 STARTS = {'scratch': 'from scratch', 'cae': 'from CAE'}
 NUM_PICTURES = 4
 MIN_SCORE, MIN_PIXELS = 0.5, 15  # of an object; of a segment that gets a name
+# Crops of a scene in which digits have the size that they will have.
+SCALE = 'train_dataloader.dataset.dataset.pipeline.1.scale=[0.15,0.35]'
 
-LEAD = """Two models that find digits, each trained twice on the same {train} pictures: once with an
-encoder that CAE pre-trained on unlabelled pictures of single digits, and once from scratch."""
+LEAD = """Two models that find digits, each trained twice on the same {labelled} labelled pictures: once
+with an encoder that CAE pre-trained on {scenes:,} such pictures without labels, and once from scratch."""
 RESULTS = """A start from CAE instead of from scratch took {changed}.
 
 On {val} pictures that were in no training. Between the two trainings of a model nothing
 differs but the start of the encoder, and that pre-trained layers learn the slower the nearer they are
-to the pixels, as is usual; without pre-training all layers learn at the full rate. Such scenes are
-easy, and the pictures few: with other random numbers a result may differ by several points. What
-pre-training is worth shows on photographs: docs/detection_segmentation.md has street scenes."""
+to the pixels, as is usual; without pre-training all layers learn at the full rate. With other random
+numbers a result differs by some points: docs/detection_segmentation.md has three seeds."""
 CURVES = 'The same numbers while the models were trained.'
 OBJECTS = f"""The first {NUM_PICTURES} of these pictures, with the objects that have a score of at
 least {MIN_SCORE}."""
@@ -209,7 +223,9 @@ def result_table(out: Path) -> list[list[str]]:
 def report(steps: Steps, table: list[list[str]], pictures: dict[str, Path]) -> None:
     """Write ``report_dense.html``."""
     out = steps.out
-    number = {part: len([*(out / 'data/coco' / f'{part}2017').glob('*.jpg')]) for part in ('train', 'val')}
+    labelled = Config.fromfile(ROOT / TASKS['objects'].config).train_dataloader.dataset.dataset.indices
+    number = dict(labelled=labelled, scenes=count(out / 'data/scenes'),
+                  val=count(out / 'data/coco/val2017'))
     draw_curves(
         {name: [task.work_dir(out, start) for task in TASKS.values()] for start, name in STARTS.items()},
         out / 'dense_curves.png', [name for task in TASKS.values() for name in task.metrics.values()])
@@ -234,7 +250,10 @@ def main() -> None:
                         metavar=('EPOCHS', 'ITERATIONS'), help='of detection and of segmentation')
     args = parser.parse_args()
     steps = Steps(args.out.resolve(), args.force)
-    _, pretrained = pretrain(steps, None, args.views)
+    tokenizer = train_tokenizer(steps, None, args.views[0])
+    pretrained = steps.run(train_step(
+        'Pre-train CAE on scenes', PRETRAIN, steps.out / 'pretrain_scenes', steps.out / 'data/scenes',
+        args.views[1], 32, (f'tokenizer={tokenizer}', SCALE)))
     checkpoints = {kind: {start: steps.run(task.step(steps.out, start, pretrained, length))
                           for start in STARTS}
                    for (kind, task), length in zip(TASKS.items(), args.length, strict=True)}

@@ -124,14 +124,19 @@ def data_step(source: Path | None, data: Path) -> Step:
     return Step('Copy your images, small', ['demo/prepare_images.py', source, data], done, keep_output=True)
 
 
-def pretrain(steps: Steps, source: Path | None, views: Sequence[int]) -> tuple[Path, Path]:
-    """Make the data and train on it; return the checkpoints of the tokenizer and of CAE."""
+def train_tokenizer(steps: Steps, source: Path | None, views: int) -> Path:
+    """Make the data and train the tokenizer on it; return its checkpoint."""
     data = steps.out / 'data' / 'imagenet'
     steps.run(data_step(source, data))
-    tokenizer = steps.run(train_step('Train the tokenizer', TOKENIZER, steps.out / 'tokenizer', data,
-                                     views[0], 64))
-    return tokenizer, steps.run(train_step('Pre-train CAE', PRETRAIN, steps.out / 'pretrain', data,
-                                           views[1], 32, (f'tokenizer={tokenizer}',)))
+    return steps.run(train_step('Train the tokenizer', TOKENIZER, steps.out / 'tokenizer', data, views, 64))
+
+
+def pretrain(steps: Steps, source: Path | None, views: Sequence[int]) -> tuple[Path, Path]:
+    """Make the data and train on it; return the checkpoints of the tokenizer and of CAE."""
+    tokenizer = train_tokenizer(steps, source, views[0])
+    return tokenizer, steps.run(train_step(
+        'Pre-train CAE', PRETRAIN, steps.out / 'pretrain', steps.out / 'data' / 'imagenet', views[1], 32,
+        (f'tokenizer={tokenizer}',)))
 
 
 def change(table: list[list[str]]) -> str:

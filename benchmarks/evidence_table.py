@@ -1,0 +1,84 @@
+"""The tables and curves of docs/evidence.md, from the records of evidence.py."""
+import re
+import statistics
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parents[1] / 'docs'
+# Half the width of a 95 % interval of a mean, in standard errors, for 2, 3, 4 and 5 seeds (Student's t).
+STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
+COLUMNS = dict(knn='k-NN', linear='linear', attentive='attentive', finetune='fine-tuned', upernet='mIoU')
+
+
+def cell(values: list[float]) -> str:
+    """Mean and half interval."""
+    if not values:
+        return ''
+    mean = f'{statistics.mean(values):.1f}'
+    if len(values) < 2:
+        return mean
+    return f'{mean} ± {STUDENT[len(values)] * statistics.stdev(values) / len(values) ** 0.5:.1f}'
+
+
+def grouped(records: dict, data: str) -> dict[tuple[str, str], list[dict]]:
+    """The runs on some images, by minutes and method, in order of seeds."""
+    found = {}
+    for key, record in records.get('runs', {}).items():
+        name, method, minutes, seed = key.split()
+        if name == data:
+            found.setdefault((minutes, method), []).append((int(seed), record))
+    return {key: [run[1] for run in sorted(runs, key=lambda run: run[0])] for key, runs in found.items()}
+
+
+def table(records: dict, data: str, minutes: str) -> str:
+    """One row for each method that was run for so many minutes."""
+    groups = {key[1]: runs for key, runs in grouped(records, data).items() if key[0] == minutes}
+    columns = [name for name in COLUMNS if any(name in run for runs in groups.values() for run in runs)]
+    names = [COLUMNS[name] for name in columns]
+    lines = [['method', 'seeds', 'rate', 'epochs', 'minutes', 'TFLOP', *names]]
+    lines.append(['---'] * len(lines[0]))
+    for method, runs in groups.items():
+        first = runs[0]
+        lines.append([method.replace('_', ' '), str(len(runs)), f'{first["rate"]:g}', str(first['epochs']),
+                      f'{first["seconds"] / 60:.1f}', f'{first["gflops"] / 1000:.0f}',
+                      *(cell([run[name] for run in runs if name in run]) for name in columns)])
+    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+
+
+def curves(records: dict, data: str, minutes: str, path: Path) -> None:
+    """Draw accuracy against minutes and operations, the tokenizer's included."""
+    import matplotlib
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+    fig, axes = plt.subplots(2, 2, figsize=(9, 6), sharey='row', layout='constrained')
+    for (length, method), runs in grouped(records, data).items():
+        if length != minutes or 'curve' not in runs[0]:
+            continue
+        for row, name in enumerate(('k-NN', 'linear')):
+            mean = [statistics.mean(points) for points in zip(
+                *([point[1 + row] for point in run['curve']] for run in runs), strict=True)]
+            for axis, unit, factor, title in (
+                    (axes[row, 0], 'seconds', 60, 'minutes of one core'),
+                    (axes[row, 1], 'gflops', 1000, 'TFLOP')):
+                total, start = runs[0][unit] / factor, runs[0].get('before', {}).get(unit, 0) / factor
+                done = [point[0] / runs[0]['epochs'] for point in runs[0]['curve']]
+                x = [start + (total - start) * share for share in done]
+                axis.plot(x, mean, marker='o', label=method.replace('_', ' '))
+                axis.set(ylabel=f'{name}, %', xlabel=title)
+                axis.grid(alpha=.3)
+    axes[0, 0].legend(fontsize=8)
+    fig.savefig(path, dpi=120)
+
+
+def write(records: dict) -> None:
+    """Put the tables between the markers of docs/evidence.md, and draw the curves beside it."""
+    page = DOCS / 'evidence.md'
+    text = page.read_text()
+    for marker in re.findall(r'<!-- table (\S+ \S+) -->', text):
+        data, minutes = marker.split()
+        new = f'<!-- table {marker} -->\n{table(records, data, minutes)}\n<!-- end -->'
+        text = re.sub(rf'<!-- table {re.escape(marker)} -->.*?<!-- end -->', lambda _, new=new: new, text,
+                      flags=re.DOTALL)
+    page.write_text(text)
+    for name in re.findall(r'images/evidence_(\S+?)\.png', text):
+        data, minutes = name.split('_')
+        curves(records, data, minutes, DOCS / f'images/evidence_{name}.png')

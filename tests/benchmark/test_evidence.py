@@ -1,0 +1,107 @@
+"""The comparison of pre-training methods: budgets, records and tables."""
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / 'benchmarks'))
+import evidence  # noqa: E402
+import evidence_table  # noqa: E402
+
+TIMES = {'tokenizer': (0.002, 1.), 'cae': (0.006, 3.), 'mae': (0.004, 2.5)}  # seconds, GFLOP per image
+
+
+@pytest.fixture
+def make_run(tmp_path, monkeypatch):
+    """Runs on 100 images, of which an epoch of CAE sees 96 and one of the tokenizer 64."""
+    monkeypatch.setattr(evidence, 'RECORDS', tmp_path / 'evidence.json')
+    for method, (seconds, gflops) in TIMES.items():
+        evidence.note('times', f'eurosat {method}', dict(seconds=seconds, gflops=gflops))
+    for number in range(100):
+        path = tmp_path / f'data/train/a/{number}.jpg'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    def build(method, minutes=1., flops=False):
+        return evidence.Run('eurosat', method, tmp_path / 'data', tmp_path / 'out', minutes, flops)
+    return build
+
+
+def test_the_same_minutes(make_run):
+    tokenizer = 6 * 64 * 0.002
+    assert make_run('mae').epochs == round(60 / 0.004 / 96)
+    assert make_run('cae').epochs == round((60 - tokenizer) / 0.006 / 96)
+    for method in ('mae', 'cae'):
+        assert make_run(method).cost()['seconds'] == pytest.approx(60, abs=0.006 * 96)
+    assert make_run('cae').cost()['before'] == dict(seconds=pytest.approx(tokenizer), gflops=6 * 64)
+
+
+def test_the_same_operations(make_run):
+    cae, mae = make_run('cae'), make_run('mae', flops=True)
+    assert mae.cost()['gflops'] == pytest.approx(cae.cost()['gflops'], abs=2.5 * 96)
+    assert mae.epochs != make_run('mae').epochs and mae.folder != make_run('mae').folder
+
+
+def test_settings_of_a_run(make_run):
+    run = make_run('cae')
+    assert run.config() == 'configs/pretrain/cae_vitt_eurosat.py'
+    assert f'tokenizer={run.before().checkpoint}' in run.options()
+    assert run.before().config() == 'configs/tokenizer/dvae_eurosat.py'
+    assert not any(option.startswith('tokenizer=') for option in make_run('mae').options())
+
+
+def test_configs_of_all_methods_exist():
+    for name, method in evidence.METHODS.items():
+        assert (ROOT / 'configs' / f'{method.config.format(data="eurosat")}.py').is_file(), name
+
+
+def test_table(make_run, tmp_path, monkeypatch):
+    values = [70., 72., 75.]
+    for seed, value in enumerate(values):
+        evidence.note('runs', f'eurosat cae 12 {seed}', dict(
+            epochs=8, rate=1e-3, seconds=720, gflops=5000, before=dict(seconds=100, gflops=900),
+            knn=value, linear=80., curve=[[4, value - 5, 75.], [8, value, 80.]]))
+    evidence.note('runs', 'eurosat mae 20 0', dict(epochs=9, rate=1e-3, seconds=1, gflops=1, knn=1.))
+    half = 4.303 * statistics.stdev(values) / 3 ** 0.5
+    monkeypatch.setattr(evidence_table, 'DOCS', tmp_path)
+    (tmp_path / 'images').mkdir()
+    page = 'a\n<!-- table eurosat 12 -->\nold\n<!-- end -->\n![b](images/evidence_eurosat_12.png)\n'
+    (tmp_path / 'evidence.md').write_text(page)
+    evidence_table.write(evidence.read())
+    text = (tmp_path / 'evidence.md').read_text()
+    row = f'| cae | 3 | 0.001 | 8 | 12.0 | 5 | {statistics.mean(values):.1f} ± {half:.1f} | 80.0 ± 0.0 |'
+    assert row in text
+    assert 'old' not in text and 'mae' not in text and text.startswith('a\n')
+    assert cv2.imread(str(tmp_path / 'images/evidence_eurosat_12.png')) is not None
+
+
+@pytest.mark.slow
+def test_from_end_to_end(tmp_path):
+    rng = np.random.default_rng(0)
+    for part, number in (('train', 40), ('val', 4)):
+        for label in 'ab':
+            folder = tmp_path / 'data' / part / label
+            folder.mkdir(parents=True)
+            for index in range(number):
+                cv2.imwrite(str(folder / f'{index}.jpg'), rng.integers(0, 256, (64, 64, 3), np.uint8))
+    out = tmp_path / 'evidence'
+    code = ('import sys, pathlib; sys.path[:0] = ["benchmarks"]; import evidence; '
+            f'evidence.RECORDS = pathlib.Path("{out}.json"); evidence.main()')
+    for options in (['--time'], ['--rates'], ['--seeds', '1']):
+        done = subprocess.run(
+            [sys.executable, '-W', 'ignore', '-c', code, 'eurosat', '--data-root', str(tmp_path / 'data'),
+             '--methods', 'mae', 'cae', '--minutes', '0.01', '--out', str(out), *options],
+            cwd=ROOT, capture_output=True, text=True)
+        assert not done.returncode, done.stdout + done.stderr
+    records = json.loads(Path(f'{out}.json').read_text())
+    assert set(records['times']) == {f'eurosat {name}' for name in ('tokenizer', 'mae', 'cae')}
+    assert set(records['runs']) == {'eurosat mae 0.01 1', 'eurosat cae 0.01 1'}
+    for record in records['runs'].values():
+        assert record['epochs'] == 1
+        assert all(0 <= record[task] <= 100 for task in ('knn', 'linear', 'attentive', 'finetune'))
