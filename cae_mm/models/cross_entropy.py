@@ -44,22 +44,24 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_x, grad_weight, grad_bias = [], torch.zeros_like(weight, dtype=torch.float32), 0.
         for part, codes in zip(x.split(rows), target.split(rows), strict=True):
             logits = F.linear(part, weight, bias).float()
-            loss = loss + F.cross_entropy(logits, codes, reduction='sum') / len(x)
-            right = right + (logits.argmax(-1) == codes).sum() / len(x)
+            loss = loss + F.cross_entropy(logits, codes, reduction='sum')
+            right = right + (logits.argmax(-1) == codes).sum()
             if with_gradients:
                 grad, codes = logits.softmax(-1), codes[:, None]
                 # A scatter that has one writer for each number is the same each time, on GPUs too.
-                grad = grad.scatter_(1, codes, grad.gather(1, codes) - 1).div_(len(x))
+                grad = grad.scatter_(1, codes, grad.gather(1, codes) - 1)
                 grad_bias = grad_bias + grad.sum(0)
-                grad = grad.to(weight.dtype)
+                grad = grad.to(weight.dtype)  # of the sum: divided by n, float16 would round it to 0
                 grad_x.append(grad @ weight)
                 grad_weight += grad.mT @ part
+        right = right / len(x)
         ctx.mark_non_differentiable(right)
         if with_gradients:
-            ctx.save_for_backward(torch.cat(grad_x), grad_weight.to(weight.dtype), grad_bias.to(bias.dtype))
-        return loss, right
+            ctx.save_for_backward(torch.cat(grad_x), grad_weight, grad_bias)
+        return loss / len(x), right
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_loss, _):
-        return *(grad_loss.to(grad.dtype) * grad for grad in ctx.saved_tensors), None, None
+        grad_x, *_ = grads = ctx.saved_tensors
+        return *((grad_loss / len(grad_x) * grad).to(grad_x.dtype) for grad in grads), None, None

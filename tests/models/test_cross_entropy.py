@@ -48,6 +48,20 @@ def test_in_bfloat16_it_is_as_near_to_float32(tensors):
         assert (ours - want).norm() < 1.1 * (theirs - want).norm() < 0.01 * want.norm()
 
 
+def test_scaled_gradients_in_float16_are_not_rounded_to_zero(monkeypatch):
+    """As mmengine's AmpOptimWrapper has them; divided by the number of rows they would be."""
+    monkeypatch.setattr(cross_entropy, 'LOGITS', 2**16)
+    torch.manual_seed(0)
+    tensors = *(torch.randn(shape, requires_grad=True) for shape in ((20_000, 8), (40, 8), (40,))), (
+        torch.arange(20_000) % 40)
+    expected = torch.autograd.grad(whole(*tensors)[0], tensors[:3])
+    with torch.autocast('cpu', torch.float16):
+        loss, _ = linear_cross_entropy(*tensors)
+    found = torch.autograd.grad(2**16 * loss, tensors[:3])
+    for ours, want in zip(found, expected, strict=True):
+        assert (ours / 2**16 - want).norm() < 0.002 * want.norm()
+
+
 def test_no_more_logits_than_allowed_and_none_kept(tensors, monkeypatch):
     rows = []
     linear = F.linear
