@@ -30,6 +30,12 @@ PIP := $(RUN) -m pip --disable-pip-version-check
 DOCS := .venv-docs
 MMCV := $(shell grep ^onedl-mmcv constraints.txt)
 
+# On CPUs: glibc would give large tensors back to the kernel, and wait for each of their pages anew.
+ifeq ($(wildcard /dev/nvidiactl),)
+demo demo-dense benchmark: export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
+demo demo-dense benchmark: export MALLOC_TRIM_THRESHOLD_ ?= 17179869184
+endif
+
 .PHONY: demo demo-dense benchmark test chaos docs dist ops
 demo: $(ENV)/installed
 	OMP_NUM_THREADS=$(CORES) $(RUN) demo/demo.py $(if $(OUT),--out="$$OUT") \

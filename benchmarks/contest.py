@@ -4,6 +4,7 @@ Each lives in a process of its own, so that the memory is each one's own and a d
 machine hits both.
 """
 import argparse
+import os
 import resource
 import subprocess
 import sys
@@ -12,6 +13,9 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
+
+# What tools/python.sh sets on CPUs, for both.
+ALLOCATOR = dict(MALLOC_MMAP_THRESHOLD_='4294967296', MALLOC_TRIM_THRESHOLD_='17179869184')
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
@@ -73,9 +77,10 @@ def run(args: argparse.Namespace, builders: dict[str, Callable]) -> None:
     """
     if args.work:
         return work(args, builders[args.work])
+    allocator = ALLOCATOR if args.device == 'cpu' else {}
     workers = {name: subprocess.Popen(
         [sys.executable, *sys.argv, '--work', name], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, text=True) for name in builders}
+        stderr=subprocess.DEVNULL, text=True, env={**allocator, **os.environ}) for name in builders}
     parameters = {name: read(name, worker)[0] for name, worker in workers.items()}
     seconds, peak = {name: [] for name in workers}, {}
     for step in range(args.warmup + args.steps):

@@ -195,7 +195,7 @@ def parts(model, inputs: dict, wrapper) -> dict[str, Callable]:
     images, view = inputs['images'], inputs['target_images']
     visible, masked = (index.to(images.device) for index in split_mask(inputs['mask']))
     with torch.no_grad():
-        latent, predicted, _, logits = model.predict_masked(images, visible, masked)
+        latent, predicted, _, decoded = model.predict_masked(images, visible, masked)
         context = model.neck.project(latent)
         ids = model.target_generator.get_targets(view, masked)
 
@@ -214,8 +214,8 @@ def parts(model, inputs: dict, wrapper) -> dict[str, Callable]:
     return dict(
         encoder=both(lambda: model.backbone.encode(images, visible)), alignment=align,
         regressor=both(lambda context: model.neck(context, visible, masked), context[:, 1:]),
-        decoder=both(lambda predicted: model.head(predicted, masked, context), predicted),
-        loss=both(lambda logits: model.head.loss(logits, ids), logits),
+        decoder=both(lambda predicted: model.head.decode(predicted, masked, context), predicted),
+        loss=both(lambda decoded: model.head.loss(decoded, ids)[0], decoded),
         tokenizer=lambda: model.target_generator.get_targets(view, masked),
         optimizer=wrapper.step)
 

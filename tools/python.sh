@@ -8,5 +8,10 @@ ROOT=$(cd "$(dirname "$0")/.." && pwd)
 if [ -z "${PYTHON:-}${VIRTUAL_ENV:-}" ] && [ "${CONDA_DEFAULT_ENV:-base}" = base ] && [ -x "$ROOT/.venv/bin/python" ]; then
     PYTHON=$ROOT/.venv/bin/python
 fi
+# On CPUs: glibc would give large tensors back to the kernel, and wait for each of their pages anew.
+if [ ! -e /dev/nvidiactl ]; then
+    export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_-4294967296}"
+    export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_-17179869184}"
+fi
 export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
 exec "${PYTHON:-python}" "$@"

@@ -43,7 +43,8 @@ LIMIT = 'torch._subclasses.fake_tensor.CONSTANT_NUMEL_LIMIT'  # numbers of a ten
 class Step:
     """Of one training step of a process: bytes, and floating-point operations (a multiply-add is two)."""
     parameters: dict[str, int]  # of each part of the model
-    forward: dict[str, float]  # operations of a forward pass of one image, in each part
+    # Operations of a forward pass of one image, in each part; cross entropy computes gradients along.
+    forward: dict[str, float]
     operations: float  # of the whole step, for one image
     weights: int  # bytes; those that are trained, and with the rest, frozen ones and buffers
     fixed: int
@@ -184,7 +185,8 @@ def trace_step(cfg: Config, sample: dict, batch: int, amp: bool, checkpointing: 
         model = on_meta(settings, cfg.get('default_scope', 'mmpretrain'))
     inputs, labels = sample['inputs'], sample.get('data_samples')
     with (FakeTensorMode(allow_non_fake_inputs=True) as fake, Memory() as memory, mock.patch(LIMIT, 2**24),
-          mock.patch('cae_mm.models.vit.cached_sincos_positions', sincos_positions)):
+          mock.patch('cae_mm.models.vit.cached_sincos_positions', sincos_positions),
+          mock.patch('cae_mm.models.layers.PLAIN_TOKENS', 0)):
         known = partial(fake.fake_tensor_converter.from_real_tensor, fake, make_constant=True)
         if isinstance(inputs, dict) and 'mask' in inputs:
             inputs['mask'] = known(inputs['mask'])
@@ -238,7 +240,7 @@ def count_parts(model: nn.Module, memory: Memory, operations: Counter) -> None:
         return output
 
     for name, part in model.named_children():
-        for method in ('forward', 'encode', 'get_targets', 'loss'):
+        for method in ('forward', 'encode', 'get_targets', 'decode', 'loss'):
             if hasattr(part, method):
                 setattr(part, method, partial(counted, name, getattr(part, method)))
 

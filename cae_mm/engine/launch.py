@@ -168,6 +168,7 @@ def set_wrapper(cfg: Config) -> None:
         raise ValueError('model_wrapper_cfg.static_graph=True does not go with '
                          'optim_wrapper.accumulative_counts: leave one of both out')
     wrapper.setdefault('broadcast_buffers', False)
+    wrapper.setdefault('gradient_as_bucket_view', True)  # gradients are not copied to be sent
     wrapper.setdefault('find_unused_parameters', cfg.get('find_unused_parameters', False))
     if not torch.cuda.is_available():
         wrapper.device_ids = None

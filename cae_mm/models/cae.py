@@ -111,12 +111,12 @@ class ContextAutoencoder(BaseSelfSupervisor):
 
         Returns:
             tuple[Tensor, ...]: latent (B, 1 + V, C), predicted and target (B, M, D; None without
-            alignment), logits (B, T, K).
+            alignment), decoded (B, T, D), which the head's last layer makes outputs of.
         """
         latent = self.backbone.encode(images, visible)
         context = self.neck.project(latent)
         predicted = self.neck(context[:, 1:], visible, masked)
-        logits = self.head(predicted, masked, context)
+        decoded = self.head.decode(predicted, masked, context)
         target = None
         if self.align_weight and self._in_pairs:
             target = context[:, 1:].detach().roll(len(context) // 2, 0)
@@ -124,7 +124,28 @@ class ContextAutoencoder(BaseSelfSupervisor):
             # The alignment branch is the encoder as it is now, so no second copy of it exists.
             with torch.no_grad():
                 target = self.neck.project(self.backbone.encode(images, masked)[:, 1:])
-        return latent, predicted, target, logits
+        return latent, predicted, target, decoded
+
+    def step_losses(self, images: Tensor, visible: Tensor, masked: Tensor,
+                    ids: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """What a step of training needs of ``predict_masked``, without the outputs of the last layer.
+
+        Args:
+            images, visible, masked: as for ``predict_masked``.
+            ids (Tensor): (B, T) codes, or (B, T, K) pixels or features.
+
+        Returns:
+            tuple: loss of reconstruction and weighted loss of alignment (None without alignment), and the
+            share of codes that are right (None where there are none).
+        """
+        _, *latents = self.predict_masked(images, visible, masked)
+        return self._losses(*latents, ids)
+
+    def _losses(self, predicted, target, decoded, ids):
+        align = (None if target is None
+                 else self.align_weight * F.mse_loss(predicted.float(), target.float()))
+        reconstruct, right = self.head.loss(decoded, ids)
+        return reconstruct, align, right
 
     @property
     def _in_pairs(self) -> bool:
@@ -147,6 +168,12 @@ class ContextAutoencoder(BaseSelfSupervisor):
         Raises:
             ValueError: for masks that do not fit, or a target grid that is not the patch grid.
         """
+        *inputs, ids = self._prepare(images, mask, target_images)
+        latent, *rest, decoded = self.predict_masked(*inputs)
+        reconstruct, align, _ = self._losses(*rest, decoded, ids)
+        return CAEOutput(latent, *rest, self.head.head(decoded), ids, reconstruct, align)
+
+    def _prepare(self, images, mask, target_images=None):
         if target_images is None:
             target_images = self.data_preprocessor.denormalise(images)
         self._check_grids(images, mask, target_images)
@@ -162,11 +189,7 @@ class ContextAutoencoder(BaseSelfSupervisor):
         positions = torch.cat([self.head.positions(*pair) for pair in pairs], 1)
         ids = self.target_generator.get_targets(target_images, positions)
         ids = torch.cat(ids.chunk(len(pairs), 1))
-        visible, masked = map(torch.cat, zip(*pairs, strict=True))
-        latent, predicted, target, logits = self.predict_masked(images, visible, masked)
-        align = (None if target is None
-                 else self.align_weight * F.mse_loss(predicted.float(), target.float()))
-        return CAEOutput(latent, predicted, target, logits, ids, self.head.loss(logits, ids), align)
+        return images, *map(torch.cat, zip(*pairs, strict=True)), ids
 
     def _check_grids(self, images, mask, target_images):
         patches = self.backbone.grid(*images.shape[-2:])
@@ -187,13 +210,10 @@ class ContextAutoencoder(BaseSelfSupervisor):
             inputs (dict[str, Tensor]): images, mask, target_images, as for ``forward_masked``.
             data_samples: not used; part of mmengine's interface.
         """
-        out = self.forward_masked(**inputs)
-        losses = dict(loss_reconstruct=out.loss_reconstruct)
-        if out.loss_align is not None:
-            losses['loss_align'] = out.loss_align
-        if not out.ids.is_floating_point():
-            losses['accuracy'] = 100 * (out.logits.argmax(-1) == out.ids).float().mean()
-        return losses
+        reconstruct, align, right = self.step_losses(*self._prepare(**inputs))
+        losses = dict(loss_reconstruct=reconstruct, loss_align=align,
+                      accuracy=None if right is None else 100 * right)
+        return {name: value for name, value in losses.items() if value is not None}
 
     def extract_feat(self, inputs: Tensor | dict[str, Tensor]) -> tuple[Tensor, ...]:
         """Outputs of the backbone for whole images."""
@@ -216,15 +236,15 @@ class ContextAutoencoder(BaseSelfSupervisor):
                 function(*args)
             return counter.get_total_flops()
 
-        step = count(type(self).predict_masked, self, images, visible, masked)
+        step = count(lambda: self.head.head(self.predict_masked(images, visible, masked)[-1]))
         align = count(lambda: self.neck.project(self.backbone.encode(images, masked)[:, 1:])
                       ) if self.align_weight and not self._in_pairs else 0
         targets = count(self.target_generator.get_targets, view, self.head.positions(visible, masked))
         return 3 * (1 + self.paired) * (step - align) + align * (not self.paired) + targets
 
     def compile_forward(self, **options) -> None:
-        """Compile the method with these arguments of torch.compile; losses and targets stay eager."""
-        self.predict_masked = torch.compile(self.predict_masked, **{'dynamic': False, **options})
+        """Compile ``step_losses`` with these arguments of torch.compile; making targets stays eager."""
+        self.step_losses = torch.compile(self.step_losses, **{'dynamic': False, **options})
 
 
 def _drop_tokenizer(module, state, prefix, local_metadata):

@@ -6,7 +6,14 @@ from mmpretrain.registry import MODELS
 from timm.layers import to_2tuple
 from torch import Tensor, nn
 
-from cae_mm.models.layers import LAYER_NORM_EPS, TransformerBlock, gather_tokens, init_transformer
+from cae_mm.models.cross_entropy import linear_cross_entropy
+from cae_mm.models.layers import (
+    LAYER_NORM_EPS,
+    TransformerBlock,
+    gather_tokens,
+    init_transformer,
+    run_block,
+)
 from cae_mm.positions import sincos_positions
 
 
@@ -22,14 +29,15 @@ class CAEDecoder(BaseModule):
         depth (int): blocks; with none, norm and linear layer read the latents as they are.
         mlp_ratio, drop_path_rate, layer_scale_init_value, attn_dims: see ``TransformerBlock``;
             the drop path rate grows linearly from 0 over the blocks.
+        with_cp (bool): as of ``CAEViT``: less memory, more time.
     """
     decodes_cls = False
 
     def __init__(self, grid_size, num_outputs=8192, embed_dims=768, num_heads=12, depth=4,
                  mlp_ratio=4., drop_path_rate=0., layer_scale_init_value=0.1, attn_dims=None,
-                 init_cfg=None):
+                 with_cp=False, init_cfg=None):
         super().__init__(init_cfg)
-        self.embed_dims, self.num_outputs = embed_dims, num_outputs
+        self.embed_dims, self.num_outputs, self.with_cp = embed_dims, num_outputs, with_cp
         self.register_buffer('pos_embed', sincos_positions(embed_dims, *to_2tuple(grid_size)))
         self.blocks = nn.ModuleList(
             TransformerBlock(embed_dims, num_heads, mlp_ratio,
@@ -45,23 +53,36 @@ class CAEDecoder(BaseModule):
         """Where the targets of ``forward``'s outputs are: the masked patches."""
         return masked
 
-    def forward(self, predicted: Tensor, masked: Tensor, context: Tensor | None = None) -> Tensor:
-        """(B, M, D) latents at (B, M) int64 patch indices -> (B, M, K) logits or pixels.
+    def decode(self, predicted: Tensor, masked: Tensor, context: Tensor | None = None) -> Tensor:
+        """All but the last layer: (B, M, D) latents at (B, M) int64 patch indices -> (B, M, D).
 
         ``context``, the latents of class token and visible patches, is what this decoder must not see.
         """
         # Positions tell the blocks' tokens apart.
         x = predicted + gather_tokens(self.pos_embed[:, 1:], masked) if self.blocks else predicted
         for block in self.blocks:
-            x = block(x)
-        return self.head(self.norm(x))
+            x = run_block(block, x, with_cp=self.with_cp)
+        return self.norm(x)
 
-    @staticmethod
-    def loss(logits: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy to code indices (int64), mean squared error to pixels; in float32."""
+    def forward(self, predicted: Tensor, masked: Tensor, context: Tensor | None = None) -> Tensor:
+        """Logits or pixels (B, M, K) of what ``decode`` takes."""
+        return self.head(self.decode(predicted, masked, context))
+
+    def loss(self, decoded: Tensor, target: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The last layer and its loss, in float32.
+
+        Args:
+            decoded (Tensor): (B, M, D), from ``decode``.
+            target (Tensor): (B, M) codes, int64, for cross entropy; or (B, M, K) pixels, for the mean
+                squared error.
+
+        Returns:
+            tuple[Tensor, Tensor | None]: the loss, and the share of codes that are right; None for pixels.
+        """
         if target.is_floating_point():
-            return F.mse_loss(logits.float(), target.float())
-        return F.cross_entropy(logits.float().flatten(0, 1), target.flatten())
+            return F.mse_loss(self.head(decoded).float(), target.float()), None
+        return linear_cross_entropy(
+            decoded.flatten(0, 1), self.head.weight, self.head.bias, target.flatten())
 
 
 @MODELS.register_module()
@@ -82,8 +103,8 @@ class TokenDecoder(CAEDecoder):
         """(B, 1 + N) int64: the class token, which is -1, then visible and masked patches."""
         return torch.cat([visible.new_full((len(visible), 1), -1), visible, masked], dim=1)
 
-    def forward(self, predicted: Tensor, masked: Tensor, context: Tensor) -> Tensor:
-        """Features of all tokens, in the order of ``positions``.
+    def decode(self, predicted: Tensor, masked: Tensor, context: Tensor) -> Tensor:
+        """All but the last layer, for all tokens, in the order of ``positions``.
 
         Args:
             predicted (Tensor): (B, M, D), the regressor's output.
@@ -91,11 +112,11 @@ class TokenDecoder(CAEDecoder):
             context (Tensor): (B, 1 + V, D), latents of class token and visible patches.
 
         Returns:
-            Tensor: (B, 1 + N, K).
+            Tensor: (B, 1 + N, D).
         """
-        return self.head(self.norm(torch.cat([context, predicted], dim=1)))
+        return self.norm(torch.cat([context, predicted], dim=1))
 
-    @staticmethod
-    def loss(features: Tensor, target: Tensor) -> Tensor:
-        """1 - cosine of (B, 1 + N, K) predicted and true features, the mean of all tokens, in float32."""
-        return 1 - F.cosine_similarity(features.float(), target.float(), dim=-1).mean()
+    def loss(self, decoded: Tensor, target: Tensor) -> tuple[Tensor, None]:
+        """1 - cosine of predicted and true features (B, 1 + N, K), the mean of all tokens, in float32."""
+        features = self.head(decoded).float()
+        return 1 - F.cosine_similarity(features, target.float(), dim=-1).mean(), None

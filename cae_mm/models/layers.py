@@ -4,8 +4,10 @@ import torch.nn.functional as F
 from mmpretrain.models.backbones.beit import RelativePositionBias
 from timm.layers import DropPath
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 LAYER_NORM_EPS = 1e-6
+PLAIN_TOKENS = 1024
 
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:
@@ -34,7 +36,7 @@ def inner_dims(embed_dims: int, num_heads: int, attn_dims: int | None) -> int:
 
 
 def attention_weights(q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The softmax that fused attention does not keep, for figures.
+    """The softmax that fused attention does not keep.
 
     Args:
         q (Tensor): (B, heads, m, d) queries.
@@ -44,8 +46,24 @@ def attention_weights(q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tenso
     Returns:
         Tensor: (B, heads, m, n); its rows sum to 1.
     """
-    logits = q @ k.mT * q.shape[-1] ** -0.5
+    logits = (q * q.shape[-1] ** -0.5) @ k.mT
     return (logits if bias is None else logits + bias).softmax(-1)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Values, weighted; arguments as for ``attention_weights``, values (B, heads, n, d).
+
+    In bfloat16 on a CPU the backward pass of PyTorch's fused attention takes longer than that of plain
+    products: where there are gradients and no more than ``PLAIN_TOKENS`` keys, whose weights are kept, it
+    is these.
+
+    Returns:
+        Tensor: (B, heads, m, d).
+    """
+    slow = q.device.type == 'cpu' and q.dtype == torch.bfloat16 and q.requires_grad
+    if slow and k.shape[2] <= PLAIN_TOKENS:
+        return attention_weights(q, k, bias) @ v
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
 
 class SelfAttention(nn.Module):
@@ -80,8 +98,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, n, C) -> (B, n, C)."""
         q, k, v = self.project(x)
-        mask = None if self.rel_pos is None else self.rel_pos().to(q.dtype)
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        x = attend(q, k, v, None if self.rel_pos is None else self.rel_pos().to(q.dtype))
         return self.proj(x.transpose(1, 2).flatten(2))
 
 
@@ -111,7 +128,7 @@ class CrossAttention(nn.Module):
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """(B, m, C), (B, n, C), (B, n, C) -> (B, m, C)."""
         q, k, v = self.project(query, key, value)
-        x = F.scaled_dot_product_attention(q, k, v)
+        x = attend(q, k, v)
         return self.proj(x.transpose(1, 2).flatten(2))
 
 
@@ -156,6 +173,13 @@ class TransformerBlock(nn.Module):
         """(B, n, C) -> (B, n, C)."""
         x = x + self.drop_path(self.gamma_1 * self.attn(self.norm1(x)))
         return x + self.drop_path(self.gamma_2 * self.mlp(self.norm2(x)))
+
+
+def run_block(block: nn.Module, *inputs: Tensor, with_cp: bool) -> Tensor:
+    """Run a block; ``with_cp`` keeps only its inputs, and computes the rest again for the gradients."""
+    if with_cp and torch.is_grad_enabled():
+        return checkpoint(block, *inputs, use_reentrant=False)
+    return block(*inputs)
 
 
 def init_transformer(module: nn.Module) -> None:

@@ -12,6 +12,7 @@ from cae_mm.models.layers import (
     gather_tokens,
     init_token,
     init_transformer,
+    run_block,
 )
 from cae_mm.positions import sincos_positions
 
@@ -69,13 +70,14 @@ class LatentContextualRegressor(BaseModule):
         mlp_ratio, drop_path_rate, layer_scale_init_value, attn_dims: see ``TransformerBlock``;
             the drop path rate grows linearly from 0 over the blocks.
         final_norm (bool): normalise the prediction; CAE v2 does not.
+        with_cp (bool): as of ``CAEViT``: less memory, more time.
     """
 
     def __init__(self, grid_size, embed_dims=768, in_dims=None, num_heads=12, depth=4, mlp_ratio=4.,
                  drop_path_rate=0., layer_scale_init_value=0.1, attn_dims=None, final_norm=True,
-                 init_cfg=None):
+                 with_cp=False, init_cfg=None):
         super().__init__(init_cfg)
-        self.embed_dims, self.in_dims = embed_dims, in_dims or embed_dims
+        self.embed_dims, self.in_dims, self.with_cp = embed_dims, in_dims or embed_dims, with_cp
         self.project = nn.Identity() if self.in_dims == embed_dims else nn.Sequential(
             nn.Linear(self.in_dims, embed_dims), nn.LayerNorm(embed_dims, eps=LAYER_NORM_EPS))
         self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
@@ -105,5 +107,5 @@ class LatentContextualRegressor(BaseModule):
         # The first query carries no position of its own: the blocks add it.
         query = self.mask_token.expand(*masked.shape, -1)
         for block in self.blocks:
-            query = block(query, context, pos_masked, pos)
+            query = run_block(block, query, context, pos_masked, pos, with_cp=self.with_cp)
         return self.norm(query)

@@ -7,7 +7,6 @@ from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.registry import MODELS
 from timm.layers import to_2tuple
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from cae_mm.models.layers import (
     LAYER_NORM_EPS,
@@ -16,6 +15,7 @@ from cae_mm.models.layers import (
     init_token,
     init_transformer,
     patchify,
+    run_block,
 )
 from cae_mm.positions import cached_sincos_positions, is_sincos, resize_positions, sincos_positions
 
@@ -204,13 +204,8 @@ class CAEViT(BaseBackbone):
         """
         x = self.embed(images, keep)
         for block in self.blocks:
-            x = self._run(block, x)
+            x = run_block(block, x, with_cp=self.with_cp)
         return self.norm(x)
-
-    def _run(self, block: nn.Module, x: Tensor) -> Tensor:
-        if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(block, x, use_reentrant=False)
-        return block(x)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Outputs of the blocks ``out_indices`` for (B, 3, H, W), each in the form ``out_type``.
@@ -232,7 +227,7 @@ class CAEViT(BaseBackbone):
         grid = self.grid(*images.shape[-2:])
         x, outputs = self.embed(images), []
         for i, block in enumerate(self.blocks):
-            x = self._run(block, x)
+            x = run_block(block, x, with_cp=self.with_cp)
             if i in self.out_indices:
                 outputs.append(self._format(x, grid, last=i == self.num_layers - 1))
         return tuple(outputs)

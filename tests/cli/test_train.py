@@ -191,6 +191,16 @@ def test_python_of_the_scripts(tmp_path, environment, expected):
     assert ended.stdout == f'{expected} -m a b\n', ended.stderr
 
 
+@pytest.mark.parametrize('given', [{}, dict(MALLOC_MMAP_THRESHOLD_='1')])
+def test_allocator_of_the_scripts(given):
+    """On CPUs; what is set already stays."""
+    default = '' if Path('/dev/nvidiactl').exists() else '4294967296'
+    ended = subprocess.run(
+        ['bash', ROOT / 'tools/python.sh', '-c', 'echo $MALLOC_MMAP_THRESHOLD_'], text=True,
+        capture_output=True, env=dict(given, PATH='/usr/bin:/bin', PYTHON='sh'))
+    assert ended.stdout == f"{given.get('MALLOC_MMAP_THRESHOLD_', default)}\n", ended.stderr
+
+
 def test_slurm(run_tool, tmp_path):
     script(tmp_path / 'bin/srun', 'echo "port ${MASTER_PORT:-of the job}:" "$@"')
     path = f'{tmp_path / "bin"}:/usr/bin:/bin'

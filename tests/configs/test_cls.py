@@ -72,9 +72,12 @@ def toy(pictures, tmp_path, monkeypatch):
     return build
 
 
-@pytest.mark.parametrize('name', NAMES)
-def test_two_steps_and_an_evaluation(name, toy, tmp_path):
+@pytest.mark.parametrize('name, amp', [*((name, None) for name in NAMES),
+                                       *((f'{kind}_cae_vitb_{epochs}e', True) for kind, epochs in (
+                                           ('finetune', 100), ('linear', 90), ('attentive', 90)))])
+def test_two_steps_and_an_evaluation(name, amp, toy, tmp_path):
     cfg, encoder, steps = toy(name)
+    cfg.optim_wrapper.amp = amp
     runner = Runner.from_cfg(cfg)
     runner.train()
     model, start = runner.model, encoder.state_dict()

@@ -74,9 +74,11 @@ def toy(tmp_path, monkeypatch):
     return build
 
 
-@pytest.mark.parametrize('name', PATHS)
-def test_two_steps_at_toy_size(name, toy, pictures, tmp_path):
-    runner = toy(name, pictures, workers=int(name in ('cae_vitb_300e', 'dvae_imagenet')))
+@pytest.mark.parametrize('name, amp', [*((name, None) for name in PATHS), *((name, True) for name in (
+    'cae_vitb_300e', 'cae_v2_vitb_300e', 'dvae_imagenet'))])
+def test_two_steps_at_toy_size(name, amp, toy, pictures, tmp_path):
+    runner = toy(name, pictures, workers=int(name in ('cae_vitb_300e', 'dvae_imagenet')),
+                 **({'optim_wrapper.amp': amp} if amp else {}))
     before = {k: p.detach().clone() for k, p in runner.model.named_parameters() if p.requires_grad}
     runner.train()
     assert runner.iter == 2 and (tmp_path / 'epoch_1.pth').is_file()

@@ -98,7 +98,7 @@ def test_pre_training_compiles_the_method_as_a_whole(counting):
     compile_model(model, dict(backend=counting))
     images, mask = torch.rand(2, 3, 32, 32), torch.arange(16).expand(2, -1) < 8
     for _ in range(2):
-        model.forward_masked(images, mask, images).loss_reconstruct.backward()
+        model.loss(dict(images=images, mask=mask, target_images=images))['loss_reconstruct'].backward()
     assert (counting.graphs, counting.calls) == (1, 2)
     assert list(model.state_dict()) == names
 

@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import (
     FakeTensorDeviceMismatchError,
 )
 
+from cae_mm.models.cross_entropy import rows_at_once
 from tests.guards.trace import pretend
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -78,11 +79,10 @@ def step(model):
 def test_a_step_of_pre_training_in_numbers():
     """A change of these is wanted or a regression; for another PyTorch they may differ a little."""
     trace = step(build('pretrain/cae_vitb_300e'))
-    assert trace.kernels == pytest.approx(1903, rel=0.02)
+    assert trace.kernels == pytest.approx(1999, rel=0.02)
     assert trace.flops / BATCH == pytest.approx(159.08e9, rel=0.002)
-    assert trace.bytes / BATCH == pytest.approx(1.585e9, rel=0.02)
-    # The tokenizer's, ours as the loss takes them, their log softmax, and the gradients of both.
-    assert trace.float32_logits <= 5
+    assert trace.bytes / BATCH == pytest.approx(1.606e9, rel=0.02)
+    assert 0 < trace.float32_logits <= rows_at_once(LOGITS) < MASK.sum() / 3
 
 
 def wait(output):
@@ -127,8 +127,8 @@ def test_the_guard_sees_what_was_left_on_the_cpu():
         pretrain(model)
 
 
-def test_the_guard_sees_logits_in_float32():
+def test_the_guard_sees_logits_in_float32(monkeypatch):
     model = build('pretrain/cae_vitb_300e')
-    before = step(build('pretrain/cae_vitb_300e')).float32_logits
-    model.head.head.register_forward_hook(lambda module, args, logits: logits.float() * 2)
-    assert step(model).float32_logits > before
+    model.head.norm.register_forward_hook(lambda module, args, decoded: model.head.head(decoded).float())
+    monkeypatch.setattr(model.head, 'loss', lambda logits, ids: (logits.mean(), None))
+    assert step(model).float32_logits == MASK.sum()

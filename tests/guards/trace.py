@@ -18,10 +18,11 @@ for end in ('', '_backward'):  # the registry knows attention on GPUs alone
 
 
 class Trace(TorchDispatchMode):
-    """Count the kernels of a program, their FLOPs, the bytes that they read and write, and large outputs.
+    """Count the kernels of a program, their FLOPs, the bytes that they read and write, and logits.
 
     Args:
-        logits (int): their number for a patch; outputs in float32 with so many columns are counted.
+        logits (int): their number for a patch; ``float32_logits`` is of how many patches at most they stood
+            in a tensor of float32.
 
     Raises:
         RuntimeError: while it is active, for a copy to or from a GPU that the host waits for. An ``item``,
@@ -30,7 +31,8 @@ class Trace(TorchDispatchMode):
 
     def __init__(self, logits: int = 0):
         super().__init__()
-        self.logits, self.kernels, self.flops, self.bytes, self.float32_logits = logits, 0, 0, 0, 0
+        self.logits, self.kernels, self.flops, self.bytes = logits, 0, 0, 0
+        self.float32_logits = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -50,8 +52,9 @@ class Trace(TorchDispatchMode):
         self.bytes += sum(each.numel() * each.element_size() for each in read + written)
         if count := flop_registry.get(function.overloadpacket):
             self.flops += count(*args, **kwargs, out_val=output)
-        self.float32_logits += sum(each.dtype == torch.float32 and each.ndim > 1
-                                   and each.shape[-1] == self.logits for each in written)
+        self.float32_logits = max([self.float32_logits, *(
+            each.numel() // self.logits for each in written
+            if each.dtype == torch.float32 and each.ndim > 1 and each.shape[-1] == self.logits)])
         return output
 
 
@@ -73,6 +76,8 @@ def pretend(model: torch.nn.Module, device: str, mask: torch.Tensor | None = Non
         revert_sync_batchnorm(model).to_empty(device=device).train()
         stack.enter_context(mock.patch('cae_mm.models.cae.split_mask',
                                        return_value=tuple(map(fake.from_tensor, indices))))
+        # A GPU's attention is the fused one, whatever the precision.
+        stack.enter_context(mock.patch('cae_mm.models.layers.PLAIN_TOKENS', 0))
         # Autocast turns itself off where it finds no GPU.
         stack.enter_context(mock.patch('torch.cuda.amp.common.amp_definitely_not_available', bool))
         stack.enter_context(mock.patch('torch.cuda.is_bf16_supported', return_value=True))

@@ -109,11 +109,24 @@ def test_bfloat16_autocast_keeps_gradients_of_the_encoder():
 def test_compiled_forward_agrees():
     model = build().eval()
     inputs = model.data_preprocessor(batch())['inputs']
-    eager = model.forward_masked(**inputs)
+    eager = model.loss(inputs)
     model.compile_forward()
-    compiled = model.forward_masked(**inputs)
-    torch.testing.assert_close(compiled.logits, eager.logits, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(compiled.loss_align, eager.loss_align, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.loss(inputs), eager, atol=1e-5, rtol=1e-5)
+
+
+def test_what_is_computed_again_changes_no_gradient():
+    inputs, blocks = None, []
+    for again in (False, True):
+        model = build(**{f'{part}__with_cp': again for part in ('backbone', 'neck', 'head')}).eval()
+        inputs = inputs or model.data_preprocessor(batch())['inputs']
+        calls = []
+        for block in (*model.backbone.blocks, *model.neck.blocks, *model.head.blocks):
+            block.register_forward_pre_hook(lambda *args, calls=calls: calls.append(args))
+        sum(model.loss(inputs).values()).backward()
+        blocks.append((len(calls), [parameter.grad for parameter in model.parameters()]))
+    # The alignment's pass of the encoder has no gradients, and so nothing to keep.
+    assert [number for number, _ in blocks] == [2 + 2 + 2 + 1, 2 + 2 * (2 + 2 + 1)]
+    torch.testing.assert_close(blocks[1][1], blocks[0][1])
 
 
 def test_checkpoints_do_not_carry_the_target_generator():
@@ -181,7 +194,7 @@ def test_flops_are_those_counted():
             function(*args)
         return counter.get_total_flops()
 
-    total = count(model.predict_masked, inputs['images'], visible, masked)
+    total = count(lambda: model.head.head(model.predict_masked(inputs['images'], visible, masked)[-1]))
     encode = count(model.backbone.encode, inputs['images'], masked)
     project = count(model.neck.project, torch.zeros(1, 8, 32))
     assert model.flops_per_image() == 3 * total - 2 * (encode + project)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from cae_mm.models.cross_entropy import rows_at_once
 from cae_mm.models.layers import gather_tokens
 from cae_mm.models.targets.base import TargetGenerator
 
@@ -169,7 +170,9 @@ class Tokenizer(TargetGenerator):
         device = target_images.device.type
         with torch.autocast(device, self.dtype, enabled=device == 'cuda'):
             features = self.encoder.features(map_pixels(target_images))
-        return self.encoder.logits(gather_tokens(features.flatten(2).transpose(1, 2), masked)).argmax(-1)
+        tokens = gather_tokens(features.flatten(2).transpose(1, 2), masked).flatten(0, 1)
+        parts = tokens.split(rows_at_once(self.num_outputs))
+        return torch.cat([self.encoder.logits(part).argmax(-1) for part in parts]).view_as(masked)
 
     @torch.no_grad()
     def reconstruct(self, predictions: Tensor, target_images: Tensor) -> Tensor:
