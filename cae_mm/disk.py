@@ -147,6 +147,8 @@ def printable(text: str) -> str:
 class RegularFiles(LocalBackend):
     """mmengine's local disk, by :func:`read_regular`, :func:`walk` and :func:`write_atomically`."""
 
+    walk = staticmethod(walk)  # in whose place a list that is kept may stand
+
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write a file, all of it or nothing."""
         write_atomically(obj, filepath)
@@ -166,7 +168,7 @@ class RegularFiles(LocalBackend):
     def list_dir_or_file(self, dir_path, list_dir=True, list_file=True, suffix=None, recursive=False):
         """Yield paths below a folder, and log what was passed by. Args: those of mmengine's."""
         passed: dict[str, str] = {}
-        for path, is_folder in walk(dir_path, passed, recursive):
+        for path, is_folder in self.walk(dir_path, passed, recursive):
             if (list_dir if is_folder else list_file) and (suffix is None or path.endswith(suffix)):
                 yield path
         log_passed(passed)

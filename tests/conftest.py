@@ -84,6 +84,14 @@ def workers_are_ended_soon():
         yield
 
 
+@pytest.fixture(scope='session', autouse=True)
+def own_cache(tmp_path_factory):
+    """Lists of the files in folders are not kept in the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
+        yield
+
+
 @pytest.fixture
 def small_disk():
     """A context in which no file grows beyond some bytes, as on a disk that is full."""

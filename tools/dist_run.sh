@@ -36,10 +36,10 @@ RESTARTS=${MAX_RESTARTS:-0}
 if [[ $NNODES == *:* ]]; then
     MEETING=(--nnodes="$NNODES" --rdzv_backend=c10d --rdzv_id=cae_mm
              --rdzv_endpoint="${MASTER_ADDR:-127.0.0.1}:${PORT:-29500}")
-elif [ "$NNODES" = 1 ] && [ -z "${PORT:-}" ]; then
-    MEETING=(--standalone --local_addr=127.0.0.1)  # at a free port: a machine may have several runs
+elif [ "$NNODES" = 1 ]; then  # at a free port: a machine may have several runs
+    MEETING=(--rdzv_backend=c10d --rdzv_endpoint="127.0.0.1:${PORT:-0}" --rdzv_conf=is_host=1 --local_addr=127.0.0.1)
 else
-    [ "$NNODES" = 1 ] || RESTARTS=0
+    RESTARTS=0
     MEETING=(--nnodes="$NNODES" --node_rank="${NODE_RANK:-0}"
              --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}")
 fi

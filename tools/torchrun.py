@@ -1,5 +1,6 @@
 #!/usr/bin/env python
 """PyTorch's torchrun, which says at the end, in one line, what was wrong, and ends with that exit code."""
+import os
 import signal
 import sys
 
@@ -14,6 +15,12 @@ from torch.distributed.run import run as launch
 
 class Agent(LocalElasticAgent):
     """PyTorch's agent, which starts all processes anew only where that may help, and says so."""
+
+    def __init__(self, *args, **kwargs):
+        # Those that start anew get a store of their own: in the one that PyTorch 2.13 keeps for all, they
+        # may find the addresses of those that have ended, and wait for them.
+        os.environ['TORCH_DISABLE_SHARE_RDZV_TCP_STORE'] = '1'
+        super().__init__(*args, **kwargs)
 
     def _monitor_workers(self, worker_group):
         result = super()._monitor_workers(worker_group)

@@ -1,5 +1,6 @@
 """Do the data sets have the classes that the head has?"""
-from mmengine.fileio import get_file_backend
+import os
+
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
@@ -38,14 +39,11 @@ class ClassesHook(Hook):
 
 def check_images(dataset):
     """Every sub-folder that is a class must have an image."""
-    for name in getattr(dataset, 'folder_to_idx', ()):
-        backend = get_file_backend(dataset.img_prefix)
-        folder = backend.join_path(dataset.img_prefix, name)
-        files = backend.list_dir_or_file(folder, list_dir=False, recursive=True)
-        if not any(map(dataset.is_valid_file, files)):
-            raise ValueError(f'the class {name!r} has no image in {folder} (looked for '
-                             f'{" ".join(sorted(dataset.extensions))}): remove the folder, or put '
-                             'images in it')
+    for name in sorted(getattr(dataset, 'empty_classes', ())):
+        folder = os.path.join(dataset.img_prefix, name)
+        raise ValueError(f'the class {name!r} has no image in {folder} (looked for '
+                         f'{" ".join(sorted(dataset.extensions))}): remove the folder, or put '
+                         'images in it')
 
 
 def check_number(dataset, num_classes):

@@ -4,11 +4,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from mmengine.runner import BaseLoop
-from mmpretrain.datasets import CustomDataset
 from mmpretrain.evaluation import Accuracy
 from PIL import Image
 
-from cae_mm.datasets import ClassesHook, ReproducibleDataset
+from cae_mm.datasets import ClassesHook, ImageFolder, ReproducibleDataset
 
 
 class Loop(BaseLoop):
@@ -33,7 +32,7 @@ def check(tmp_path):
                 if not name.startswith('empty'):
                     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / 'image.png')
         changes.update(serialize_data=False)  # which collects garbage, and that takes long
-        train, val = (CustomDataset(data_root=str(tmp_path), data_prefix=split, **changes)
+        train, val = (ImageFolder(data_root=str(tmp_path), data_prefix=split, **changes)
                       for split in ('train', 'val'))
         train, val, config = Loop(ReproducibleDataset(train), 1), Loop(val, topk), dict(type='Loop')
         model = SimpleNamespace(head=SimpleNamespace(num_classes=num_classes))

@@ -10,13 +10,19 @@ import fsspec
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.dataset import default_collate
+from mmengine.hooks import Hook
+from mmpretrain.registry import HOOKS
 from PIL import Image
 from torch.utils.data import DataLoader
 
 from cae_mm.datasets import EpochSampler, ReproducibleDataset, sampler
 from cae_mm.datasets.pack import pack
 from cae_mm.datasets.shards import ShardIndex
+from cae_mm.engine import launch
+from cae_mm.engine.runner import TrainingRunner
+from tests.engine.test_sharding import CAE
 
 
 @pytest.fixture
@@ -63,6 +69,52 @@ def test_batches_are_those_of_the_folder(packed, config, monkeypatch, workers, r
         equal(whole, batches(two, workers))
         equal(whole[2:], batches(two, workers, start=2))  # as after a kill in mid-epoch
     equal([one[7]['inputs']], [pickle.loads(pickle.dumps(two))[7]['inputs']])
+
+
+@HOOKS.register_module()
+class Crash(Hook):
+    """Ends its process in the middle of the second epoch, with what is on the disk by then."""
+    priority = 'LOWEST'  # after the checkpoint
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter == 9:
+            raise ArithmeticError
+
+
+def test_two_processes_train_as_on_the_folder(packed, config, on_ranks, tmp_path, monkeypatch):
+    monkeypatch.setattr(Config, 'pretty_text', '')
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    cuts = dict(type='TwoViewCrop', size=16, target_size=32)
+
+    def train(work, place, kind, resume=False, hooks=()):
+        images = dict(config(place), type=kind)
+        images['pipeline'][1] = cuts
+        cfg = Config(dict(
+            default_scope='mmpretrain', work_dir=str(tmp_path / work), model=CAE, resume=resume,
+            launcher='pytorch', experiment_name=f'{work}_{resume}',
+            train_dataloader=dict(
+                batch_size=4, num_workers=0, dataset=dict(type='ReproducibleDataset', dataset=images),
+                sampler=dict(type='EpochSampler'), collate_fn=dict(type='default_collate')),
+            train_cfg=dict(type='ResumableEpochLoop', max_epochs=2),
+            optim_wrapper=dict(type='AutocastOptimWrapper', optimizer=dict(type='AdamW', lr=1e-3)),
+            default_hooks=dict(
+                runtime_info=dict(type='TrainingMonitor'), signals=dict(type='SignalHook'), logger=None,
+                checkpoint=dict(type='SafeCheckpointHook', interval=1, minutes=0)),
+            custom_hooks=hooks, randomness=dict(seed=0)))
+        launch.set_wrapper(cfg)
+        TrainingRunner.from_cfg(cfg).train()
+
+    def weights(work):
+        return torch.load(tmp_path / work / 'epoch_2.pth', weights_only=True)['state_dict']
+
+    folder, shards = packed
+    assert on_ranks(2, lambda: train('folder', folder, 'ImageFolder')) == [None, None]
+    crashed = on_ranks(2, lambda: train('shards', shards, 'ShardedImages', hooks=[dict(type='Crash')]))
+    assert [*map(type, crashed)] == [ArithmeticError] * 2
+    assert [*(tmp_path / 'shards').glob('interrupted_iter_*')]
+    assert on_ranks(2, lambda: train('shards', shards, 'ShardedImages', resume=True)) == [None, None]
+    assert all(torch.equal(weights('shards')[name], value) for name, value in weights('folder').items())
 
 
 def test_labels_are_those_of_the_folder(packed, config):

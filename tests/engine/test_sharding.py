@@ -16,6 +16,7 @@ from mmpretrain.structures import DataSample
 from torch.distributed.launcher import api
 
 from cae_mm.engine import launch
+from cae_mm.engine.hangs import HangHook
 from cae_mm.engine.runner import TrainingRunner
 
 WIDTHS = dict(embed_dims=20, num_heads=2, depth=2)
@@ -75,7 +76,8 @@ class Accident(Hook):
         if runner.iter == 2 and os.environ['TORCHELASTIC_RESTART_COUNT'] == '0' and get_rank() == 1:
             if self.kind == 'killed':
                 os.kill(os.getpid(), signal.SIGKILL)
-            runner.hooks[0].place -= 1  # as if its data had not come
+            [watch] = [hook for hook in runner.hooks if isinstance(hook, HangHook)]
+            watch.place -= 1  # as if its data had not come
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             time.sleep(1000)
 
