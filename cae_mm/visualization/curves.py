@@ -5,7 +5,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from cae_mm.visualization.figure import save_figure
 
@@ -54,6 +53,7 @@ def draw_curves(
         path (str | Path): file to write.
         names (Sequence[str]): keys of the log.
     """
+    from matplotlib.figure import Figure  # late: most trainings draw nothing
     records = {'': read_scalars(runs)} if not isinstance(runs, Mapping) else {
         label: sum(map(read_scalars, work_dirs), []) for label, work_dirs in runs.items()}
     curves = {name: {label: series(run, name) for label, run in records.items()} for name in names}

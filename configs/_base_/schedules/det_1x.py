@@ -24,5 +24,6 @@ train_cfg = dict(type='mmpretrain.ResumableEpochLoop', max_epochs=12)
 env_cfg = dict(cudnn_benchmark=False)  # images of many sizes: it would measure each of them
 default_hooks = dict(
     checkpoint=dict(interval=1),
-    annotation_check=dict(type='mmpretrain.AnnotationCheckHook'))
+    annotation_check=dict(type='mmpretrain.AnnotationCheckHook'),
+    visualization=dict(type='DetVisualizationHook'))  # draws with draw=True, and tools/test.py of mmdet
 visualizer = dict(type='DetLocalVisualizer')
