@@ -10,6 +10,7 @@ import cae_mm.engine  # noqa: F401
 import cae_mm.evaluation  # noqa: F401
 import cae_mm.models  # noqa: F401
 import cae_mm.transforms  # noqa: F401
+import cae_mm.visualization  # noqa: F401  of which PicturesHook is for configs
 from cae_mm.hub import get_model, list_models, register_configs
 
 __version__ = '0.1.0'

@@ -58,7 +58,8 @@ def shrink(cfg: Config) -> None:
     if cfg.get('default_scope') == 'mmdet':
         for node in dicts(model):
             node.update(dict.fromkeys(node.keys() & WIDTHS, 8))
-        model.neck[0].in_channels, model.neck[1].in_channels = 24, [24] * 4
+        for neck in model.neck if isinstance(model.neck, list) else [model.neck]:
+            neck.in_channels = [24] * 4 if neck.type == 'FPN' else 24
     elif cfg.get('default_scope') == 'mmseg':
         for part in filter(None, (model.neck, model.decode_head, model.get('auxiliary_head'))):
             for key in part.keys() & {'in_channels', 'channels'}:

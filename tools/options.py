@@ -73,7 +73,12 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--amp', action='store_true', help='run the encoder in bfloat16')
     parser.add_argument('--batch-size', type=POSITIVE, default=128)
     parser.add_argument('--num-workers', type=NATURAL, default=0, help='processes that load images')
-    parser.add_argument('--seed', type=NATURAL, default=0, help='of the random initialisation')
+    parser.add_argument('--shots', type=POSITIVE, metavar='N', help='learn from N images of each class, '
+                        'which --seed chooses')
+    parser.add_argument('--subset', metavar='FILE', help='learn from the images that this file names, a '
+                        "line each, as SimCLR's lists of 1 and 10 percent of ImageNet do")
+    parser.add_argument('--seed', type=NATURAL, default=0,
+                        help='of the random initialisation, and of --shots')
     parser.add_argument('--out', type=new_file(), help='also write the numbers to this json file')
     parser.add_argument('--right', type=new_file(), help='write to this json file which images of val were '
                         'right: for each top-1 accuracy a digit for each image, in their order')

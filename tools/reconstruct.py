@@ -27,14 +27,13 @@ def main() -> None:
     from mmengine.device import get_device
     from mmengine.registry import init_default_scope
     from mmengine.runner import set_random_seed
-    from mmpretrain.registry import MODELS, TRANSFORMS
+    from mmpretrain.registry import MODELS
 
     from cae_mm.checkpoint.files import read_weights
     from cae_mm.checkpoint.loader import compare
-    from cae_mm.datasets.annotations import leaf_datasets
     from cae_mm.engine import launch
     from cae_mm.evaluation.features import CenterView
-    from cae_mm.visualization import choose_images, draw, load_image, reconstruct
+    from cae_mm.visualization import choose_images, draw_masks, draw_rows, load_image, reconstruct
     cfg = launch.load_config(args)
     if not cfg.model.type.endswith('ContextAutoencoder'):
         raise ValueError(f'{args.config} paints nothing under a mask: take a config of pre-training')
@@ -47,12 +46,10 @@ def main() -> None:
     model.load_state_dict(dict(state))
     model.to(get_device())
 
-    pipeline = next(leaf_datasets(cfg.train_dataloader.dataset)).pipeline
-    mask = TRANSFORMS.build(next(step for step in pipeline if 'Mask' in step['type']))
     view = CenterView(tuple(side * model.backbone.patch_size for side in model.backbone.grid_size))
     images = torch.stack([load_image(path, view) for path in choose_images(args.images, args.num)])
-    masks = torch.stack([mask({})['mask'] for _ in images])
-    draw(reconstruct(model, model.data_preprocessor, images, masks), args.out)
+    masks = draw_masks(cfg.train_dataloader.dataset, len(images))
+    draw_rows(*reconstruct(model, model.data_preprocessor, images, masks).rows(), args.out)
     print(f'{len(images)} images: {args.out}')
 
 

@@ -30,6 +30,8 @@ def parse_args(args=None) -> argparse.Namespace:
                         help='the same numbers, bit for bit, in each run on the same GPUs; slower')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate with the batch size of all processes')
+    parser.add_argument('--log', nargs='+', default=(), choices=('tensorboard', 'wandb', 'mlflow'),
+                        help='send numbers and pictures there too; each is a package of this name')
     return parser.parse_args(args)
 
 
@@ -76,10 +78,12 @@ def main() -> None:
         args.resume = 'auto'  # torchrun has started all anew after one was lost
 
     from cae_mm.engine import launch
+    from cae_mm.engine.log import log_to
     cfg = launch.load_config(args)
     if cfg.model.type.endswith('TTAModel'):
         raise ValueError(f'{args.config} is for tools/test.py alone: train with the config it is based on')
     merge_args(cfg, args)
+    log_to(cfg, args.log)
     launch.start_processes(cfg)
     launch.build_runner(cfg, 'train', 'val').train()
 

@@ -53,46 +53,18 @@ def main() -> None:
     from mmengine.config import Config
 
     from cae_mm.evaluation import protocol
-    from cae_mm.visualization import (
-        choose_images,
-        class_attention,
-        draw_rows,
-        load_image,
-        load_probe,
-        patch_features,
-        pca_colours,
-        probe_attention,
-    )
+    from cae_mm.visualization import choose_images, draw_rows, load_image, load_probe, look
     cfg = protocol.read_config(args)
     backbone, preprocess = protocol.load_encoder(cfg, args.checkpoint)
-    maps = {}
-    if backbone.has_cls_token:
-        maps['class token'] = lambda inputs: class_attention(backbone, inputs, args.layer)
-    head = cfg.model.get('head', {}) if isinstance(cfg, Config) else {}
+    head, probe = cfg.model.get('head', {}) if isinstance(cfg, Config) else {}, None
     if head.get('type', '').endswith('AttentiveProbeHead') and args.checkpoint != 'none':
         probe = load_probe(cfg, args.checkpoint).to(preprocess.device)
-        maps['probe query'] = lambda inputs: probe_attention(probe, backbone, inputs)
 
     random.seed(args.seed)
     view = choose_view(backbone, args.size)
-    rows, patches = [], []
-    for path in choose_images(args.images, args.num):
-        image = load_image(path, view)
-        inputs = preprocess({'inputs': image[None]})['inputs']
-        titles, row = ['picture'], [image.permute(1, 2, 0) / 255]
-        for name, look in maps.items():
-            [heads] = look(inputs).cpu()
-            titles.append(name)
-            row.append(heads.mean(0))
-            if args.heads:
-                titles += [f'head {i}' for i in range(len(heads))]
-                row += heads
-        rows.append(row)
-        patches += patch_features(backbone, inputs, args.layer).cpu()
-    for row, colours in zip(rows, pca_colours(patches), strict=True):
-        row.append(colours)
-    draw_rows([*titles, 'patches'], rows, args.out)
-    print(f'{len(rows)} pictures: {args.out}')
+    images = [load_image(path, view) for path in choose_images(args.images, args.num)]
+    draw_rows(*look(backbone, preprocess, images, args.layer, args.heads, probe), args.out)
+    print(f'{len(images)} pictures: {args.out}')
 
 
 if __name__ == '__main__':

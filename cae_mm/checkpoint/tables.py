@@ -7,9 +7,11 @@ from torch import Tensor
 from cae_mm.positions import (
     grid_of,
     recomputed,
+    resize_window,
     resized,
     sincos_grid,
     square_window,
+    window_of,
     window_rows,
     window_text,
 )
@@ -62,7 +64,7 @@ def relative_index(ours: dict[str, Tensor]) -> Tensor | None:
 
 def fit_positions(ours: dict[str, Tensor], img_size: tuple[int, int], how: str | None,
                   report: list[str]) -> None:
-    """Replace the position tables by those for images of another size.
+    """Replace the position tables by those for images of another size; relative ones are resized.
 
     Args:
         ours (dict[str, Tensor]): with our names; changed in place.
@@ -73,8 +75,7 @@ def fit_positions(ours: dict[str, Tensor], img_size: tuple[int, int], how: str |
         report (list[str]): what happened is appended.
 
     Raises:
-        ValueError: when the size is not a multiple of the patch, the encoder has relative position
-            tables of another window, or the grid of a table is unknown.
+        ValueError: when the size is not a multiple of the patch, or the grid of a table is unknown.
     """
     patch = ours['backbone.patch_embed.weight'].shape[-2:]
     if how not in (None, 'recompute', 'resize'):
@@ -84,11 +85,9 @@ def fit_positions(ours: dict[str, Tensor], img_size: tuple[int, int], how: str |
                          f'of {patch[0]}x{patch[1]}')
     grid = img_size[0] // patch[0], img_size[1] // patch[1]
     for name, table in tables_of(ours).items():
-        if len(table) != window_rows(grid):
-            raise ValueError(f'{name} is for a window of {window_text(table)}, the new size has '
-                             f'{grid[0]}x{grid[1]} patches: fine-tune at the new size from a checkpoint '
-                             'without relative positions, or resize them when they are loaded, with '
-                             'resize_rel_pos=True in init_cfg')
+        if (old := window_of(table, ours['backbone.pos_embed'])) != grid:
+            ours[name] = resize_window(table, old, grid)
+            report.append(f'{name} resized from {old[0]}x{old[1]} to {grid[0]}x{grid[1]} patches')
     for name in [name for name in ours if name.endswith('pos_embed')]:
         table, old = ours[name], grid_of(ours[name])
         if old == grid:

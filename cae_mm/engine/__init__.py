@@ -1,7 +1,7 @@
 """Optimisation, training loop, hooks and command line, registered in mmpretrain's registries."""
 from cae_mm.engine.batch_size import BatchSizeHook
 from cae_mm.engine.hangs import HangHook
-from cae_mm.engine.log import LogBackend
+from cae_mm.engine.log import LogBackend, MLflowBackend
 from cae_mm.engine.loops import ResumableEpochLoop, ResumableIterLoop
 from cae_mm.engine.monitor import TrainingMonitor
 from cae_mm.engine.optim_wrapper import AutocastOptimWrapper
@@ -15,6 +15,6 @@ from cae_mm.engine.signals import SignalHook
 
 __all__ = [
     'AutocastOptimWrapper', 'BatchSizeHook', 'HangHook', 'LayerDecayOptimWrapperConstructor', 'LogBackend',
-    'ReplicatedModel', 'ResumableEpochLoop', 'ResumableIterLoop', 'SafeCheckpointHook', 'ShardedModel',
-    'SignalHook', 'TimmLars', 'TrainingMonitor', 'TrainingRunner', 'WarmupCosineLR'
+    'MLflowBackend', 'ReplicatedModel', 'ResumableEpochLoop', 'ResumableIterLoop', 'SafeCheckpointHook',
+    'ShardedModel', 'SignalHook', 'TimmLars', 'TrainingMonitor', 'TrainingRunner', 'WarmupCosineLR'
 ]

@@ -61,12 +61,14 @@ VALUES = [
      'num_groups patch_size blocks_per_group stem_stride milestones',
      each(whole(1)), 'a whole number from 1 on, or made of such'),
     ('max_epochs max_iters val_interval accumulative_counts batch_size num_masked min_per_block '
-     'max_per_block prefetch_factor base_batch_size window window_size cache_bytes num_policies *LR.end',
+     'max_per_block prefetch_factor base_batch_size window window_size cache_bytes num_policies *LR.end '
+     'shots',
      whole(1), 'a whole number from 1 on'),
     ('interval max_keep_ckpts', whole(1, -1), 'a whole number from 1 on, or -1 for never or for all'),
     ('frozen_stages nms_pre max_per_img', whole(-1), 'a whole number from -1 on'),
-    ('seed', lambda value: type(value) is int and 0 <= value < 2**32, 'a whole number from 0 to 2**32 - 1'),
-    ('data_root shards cache_dir work_dir load_from tokenizer pretrained Pretrained*.checkpoint',
+    ('seed shots_seed', lambda value: type(value) is int and 0 <= value < 2**32,
+     'a whole number from 0 to 2**32 - 1'),
+    ('data_root shards subset cache_dir work_dir load_from tokenizer pretrained Pretrained*.checkpoint',
      each(lambda value: isinstance(value, str)), 'a path: write ./ before a name that is a number'),
     ('CAEViT.arch', lambda value: value in ARCHITECTURES, f'one of {", ".join(ARCHITECTURES)}'),
     ('log_level', lambda value: value in LEVELS, f'one of {", ".join(LEVELS)}'),

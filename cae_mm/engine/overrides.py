@@ -23,7 +23,8 @@ def apply_options(cfg: Config, options: dict) -> None:
     These are ``data_root``, in place of the config's wherever data loaders, evaluators and hooks use
     it, or several folders for training; ``data_prefix``, the folder in it with the images to train on;
     ``shards``, packed images to train on in place of a folder, with ``cache_dir`` and ``cache_bytes``;
-    ``window``, how many shards are shuffled together; ``tokenizer``, the checkpoint of
+    ``window``, how many shards are shuffled together; ``shots``, images of each class to train on, chosen
+    by ``shots_seed``, and ``subset``, the file that names them; ``tokenizer``, the checkpoint of
     ``model.target_generator``; ``pretrained``, that of the backbone ('none': random weights);
     ``backbone``, see ``set_backbone``; ``num_classes``, in all of the model; ``classes``, see
     ``set_classes``; sizes of images, wherever their old values stand; and those of ``PLACES``.
@@ -130,11 +131,11 @@ def set_shards(cfg: Config, key: str, old: dict) -> Counter:
     return places
 
 
-def set_cache(cfg: Config, key: str, old: dict) -> Counter:
-    """Put ``cache_dir`` or ``cache_bytes`` where the shards to train on are."""
-    places = Counter()
+def set_images(cfg: Config, key: str, old: dict) -> Counter:
+    """Put ``cfg[key]`` where the images to train on are: how they are kept, or which are taken."""
+    kind, places = 'ShardedImages' if key.startswith('cache') else 'ImageFolder', Counter()
     for leaf in leaf_datasets(cfg.train_dataloader.dataset):
-        if leaf.type.split('.')[-1] == 'ShardedImages':
+        if leaf.type.split('.')[-1] == kind:
             leaf[key] = cfg[key]
             places['train_dataloader'] += 1
     return places
@@ -289,6 +290,6 @@ PLACES = dict(
 SHORT = dict(
     dict.fromkeys(PLACES, set_places), backbone=set_backbone,
     data_root=set_data_root, data_prefix=set_data_prefix, shards=set_shards, window=set_window,
-    cache_dir=set_cache, cache_bytes=set_cache,
+    **dict.fromkeys(('cache_dir', 'cache_bytes', 'shots', 'shots_seed', 'subset'), set_images),
     tokenizer=set_tokenizer, pretrained=set_pretrained, num_classes=set_num_classes, classes=set_classes,
     **dict.fromkeys(('train_scales', 'crop_scales', 'crop_size', 'test_scale'), set_size))

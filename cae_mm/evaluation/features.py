@@ -73,19 +73,20 @@ class LabelledFolder(Dataset):
     Args:
         directory (str | Path): one folder per class.
         img_size (int | tuple[int, int]): height and width the encoder takes, in pixels.
+        few (dict, optional): which images, by ``shots``, ``shots_seed``, ``subset`` of ``ImageFolder``.
 
     Raises:
         FileNotFoundError: when there is no such folder.
-        ValueError: when it has no folders, or one without images; names them.
+        ValueError: when it has no folders, or one without images; names them. See ``ImageFolder``.
     """
 
-    def __init__(self, directory, img_size):
+    def __init__(self, directory, img_size, few=None):
         directory, self.img_size = Path(directory), to_2tuple(img_size)
         if not directory.is_dir():
             raise FileNotFoundError(f'there is no folder {directory}: labelled data has '
                                     'train/CLASS/* and val/CLASS/*')
         self.images = ImageFolder(
-            data_root=str(directory), lazy_init=True,
+            data_root=str(directory), lazy_init=True, **few or {},
             pipeline=[LoadRGBImage(), CenterView(img_size), PackInputs()])
         folders = sorted(path for path in directory.iterdir() if path.is_dir())
         empty = [folder.name for folder in folders if not any(
@@ -116,12 +117,12 @@ def collate(items: list[tuple]) -> tuple[dict | None, list[str]]:
 
 
 def labelled_loader(directory: str | Path, img_size: int | tuple[int, int], batch_size: int = 128,
-                    num_workers: int = 0) -> DataLoader:
+                    num_workers: int = 0, few: dict | None = None) -> DataLoader:
     """Loader of this rank's batches of a :class:`LabelledFolder`: every n-th, as there are n ranks.
 
     The batches are those of a single rank. Its random state is its own, the training's stays.
     """
-    dataset = LabelledFolder(directory, img_size)
+    dataset = LabelledFolder(directory, img_size, few)
     rank, world_size = get_dist_info()
     batches = [range(len(dataset))[i:i + batch_size] for i in range(0, len(dataset), batch_size)]
     return DataLoader(dataset, batch_sampler=batches[rank::world_size], num_workers=num_workers,

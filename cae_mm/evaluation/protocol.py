@@ -96,20 +96,21 @@ def rgb_preprocess(preprocess: nn.Module) -> CAEDataPreprocessor:
     return CAEDataPreprocessor(mean, std).to(preprocess.device)
 
 
-def labelled_splits(data: str | Path, img_size: int | tuple[int, int],
+def labelled_splits(data: str | Path, img_size: int | tuple[int, int], few: dict | None = None,
                     **loader) -> dict[str, DataLoader]:
     """Loaders of ``data/train`` and ``data/val``.
 
     Args:
         data (str | Path): labelled ImageNet directory.
+        few (dict, optional): which images of ``data/train``, see ``LabelledFolder``.
         img_size, **loader: see ``labelled_loader``.
 
     Raises:
         FileNotFoundError, ValueError: see ``LabelledFolder``.
         ValueError: when the two splits have different classes; names them.
     """
-    loaders = {split: labelled_loader(Path(data) / split, img_size, **loader)
-               for split in ('train', 'val')}
+    loaders = {split: labelled_loader(Path(data) / split, img_size, few=chosen, **loader)
+               for split, chosen in (('train', few), ('val', None))}
     train, val = (loader.dataset.classes for loader in loaders.values())
     if train != val:
         raise ValueError(f'{data}: train and val have different classes: '
@@ -241,8 +242,9 @@ def run(args: argparse.Namespace, k: Sequence[int] = (), probe: bool = False) ->
     launch.join_processes()
     penalties = args.penalties or PENALTIES
     encoder = load_encoder(read_config(args), args.checkpoint, seed=args.seed, img_size=args.img_size)
+    few = dict(shots=args.shots, shots_seed=args.seed, subset=args.subset)
     loaders = prepare(encoder[0], args.data, args.feature, k, batch_size=args.batch_size,
-                      num_workers=args.num_workers)
+                      num_workers=args.num_workers, few=few)
     right = {}
     results = measure(*encoder, loaders, args.feature, k, probe, amp=args.amp, features=args.features,
                       penalties=penalties, right=right)

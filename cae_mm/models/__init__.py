@@ -3,7 +3,7 @@ from cae_mm.models.cae import ContextAutoencoder
 from cae_mm.models.data_preprocessor import CAEDataPreprocessor
 from cae_mm.models.decoder import CAEDecoder, TokenDecoder
 from cae_mm.models.heads import AttentiveProbeHead
-from cae_mm.models.necks import ViTFeaturePyramid
+from cae_mm.models.necks import SimpleFeaturePyramid, ViTFeaturePyramid
 from cae_mm.models.regressor import LatentContextualRegressor
 from cae_mm.models.targets import (
     DALLETokenizer,
@@ -17,6 +17,6 @@ from cae_mm.models.vit import CAEViT
 
 __all__ = [
     'AttentiveProbeHead', 'CAEDataPreprocessor', 'CAEDecoder', 'CAEViT', 'ContextAutoencoder',
-    'DALLETokenizer', 'DiscreteVAE', 'LatentContextualRegressor', 'PixelTarget', 'TargetGenerator',
-    'TeacherFeatures', 'TimmViT', 'TokenDecoder', 'ViTFeaturePyramid'
+    'DALLETokenizer', 'DiscreteVAE', 'LatentContextualRegressor', 'PixelTarget', 'SimpleFeaturePyramid',
+    'TargetGenerator', 'TeacherFeatures', 'TimmViT', 'TokenDecoder', 'ViTFeaturePyramid'
 ]

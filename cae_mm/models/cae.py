@@ -253,5 +253,5 @@ def _drop_tokenizer(module, state, prefix, local_metadata):
 
 
 def _ignore_tokenizer(module, incompatible):
-    incompatible.missing_keys[:] = [
-        name for name in incompatible.missing_keys if not name.startswith('target_generator.')]
+    incompatible.missing_keys[:] = [  # The model may be part of another, as of an average of its weights.
+        name for name in incompatible.missing_keys if '.target_generator.' not in f'.{name}']

@@ -1,4 +1,5 @@
-"""Four scales out of a plain vision transformer, for detection and segmentation."""
+"""Several scales out of a plain vision transformer, for detection and segmentation."""
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmpretrain.models.utils import build_norm_layer
 from mmpretrain.registry import MODELS
@@ -43,3 +44,54 @@ class ViTFeaturePyramid(BaseModule):
                              "out_type='featmap' and four out_indices")
         first, second, third, fourth = inputs
         return self.upsample4(first), self.upsample2(second), third, self.downsample2(fourth)
+
+
+@MODELS.register_module()
+class SimpleFeaturePyramid(BaseModule):
+    """Bring the last map alone, of stride s, to the strides s/4, s/2, s, 2s and 4s, each by its own layers.
+
+    ViTDet's (arXiv 2203.16527, section 3): deconvolutions or a pooling, then a 1x1 and a 3x3 convolution,
+    all but the coarsest, which is the one before at every second place. It takes the place of a
+    ``ViTFeaturePyramid`` and mmdet's FPN.
+
+    Args:
+        in_channels (int): channels C of the map.
+        out_channels (int): channels D of all scales.
+        norm_cfg (dict, optional): norm behind convolutions; over the channels, 'LN2d', by default.
+        init_cfg (dict, optional): initialisation; PyTorch's own by default.
+    """
+
+    def __init__(self, in_channels, out_channels, norm_cfg=None, init_cfg=None):
+        super().__init__(init_cfg)
+
+        def norm(channels):
+            return build_norm_layer(norm_cfg or dict(type='LN2d'), channels)
+
+        def twice(channels):
+            return nn.ConvTranspose2d(channels, channels // 2, 2, 2)
+
+        half, quarter = in_channels // 2, in_channels // 4
+        scales = (
+            (quarter, [twice(in_channels), norm(half), nn.GELU(), twice(half)]),
+            (half, [twice(in_channels)]),
+            (in_channels, []),
+            (in_channels, [nn.MaxPool2d(2)]))
+        self.scales = nn.ModuleList(
+            nn.Sequential(
+                *layers,
+                nn.Conv2d(channels, out_channels, 1, bias=False), norm(out_channels),
+                nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False), norm(out_channels))
+            for channels, layers in scales)
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """One (B, C, h, w) -> (B, D, ...) of 4h x 4w, 2h x 2w, h x w, h // 2 x w // 2 and half of that.
+
+        Raises:
+            ValueError: when there is not one map.
+        """
+        if len(inputs) != 1 or inputs[0].dim() != 4:
+            raise ValueError(f'{len(inputs)} inputs of shape {tuple(inputs[0].shape)}: '
+                             "SimpleFeaturePyramid needs one feature map, the backbone's "
+                             "out_type='featmap' and out_indices=-1")
+        outputs = [scale(inputs[0]) for scale in self.scales]
+        return *outputs, F.max_pool2d(outputs[-1], 1, 2)

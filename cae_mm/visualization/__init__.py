@@ -1,14 +1,15 @@
 """Figures: a training's curves, reconstructions, attention and features; a report that holds them."""
-from cae_mm.visualization.attention import class_attention, load_probe, probe_attention
+from cae_mm.visualization.attention import class_attention, load_probe, look, probe_attention
 from cae_mm.visualization.curves import draw_curves
 from cae_mm.visualization.features import patch_features, pca_colours
 from cae_mm.visualization.figure import WholeView, choose_images, draw_rows, load_image
+from cae_mm.visualization.pictures_hook import PicturesHook
 from cae_mm.visualization.predictions import DensePredictor
-from cae_mm.visualization.reconstruction import Reconstruction, draw, reconstruct
+from cae_mm.visualization.reconstruction import Reconstruction, draw_masks, reconstruct
 from cae_mm.visualization.report import Section, write_report
 
 __all__ = [
-    'DensePredictor', 'Reconstruction', 'Section', 'WholeView', 'choose_images', 'class_attention', 'draw',
-    'draw_curves', 'draw_rows', 'load_image', 'load_probe', 'patch_features', 'pca_colours',
-    'probe_attention', 'reconstruct', 'write_report'
+    'DensePredictor', 'PicturesHook', 'Reconstruction', 'Section', 'WholeView', 'choose_images',
+    'class_attention', 'draw_curves', 'draw_masks', 'draw_rows', 'load_image', 'load_probe', 'look',
+    'patch_features', 'pca_colours', 'probe_attention', 'reconstruct', 'write_report'
 ]

@@ -1,4 +1,5 @@
 """What the class token, and the query of an attentive probe, look at."""
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -11,7 +12,46 @@ from cae_mm.checkpoint.loader import compare
 from cae_mm.evaluation.features import evaluating
 from cae_mm.models import AttentiveProbeHead, CAEViT, TimmViT
 from cae_mm.models.layers import attention_weights
-from cae_mm.visualization.features import block_index, trace
+from cae_mm.visualization.features import block_index, patch_features, pca_colours, trace
+
+
+def look(backbone: CAEViT | TimmViT, preprocess: Callable, images: Sequence[Tensor], layer: int = -1,
+         heads: bool = False, probe: AttentiveProbeHead | None = None) -> tuple[list[str], list[list]]:
+    """What an encoder looks at in pictures, and how it sees their patches, for ``draw_rows``.
+
+    Args:
+        backbone (CAEViT | TimmViT): the encoder; it runs in evaluation mode.
+        preprocess (Callable): normalises RGB images, see ``load_encoder``.
+        images (Sequence[Tensor]): each (3, H, W) uint8 RGB, of sizes that the encoder takes.
+        layer (int): index of the block; -1 is the last.
+        heads (bool): a column for each attention head, too.
+        probe (AttentiveProbeHead, optional): whose query is drawn, too.
+
+    Returns:
+        tuple[list[str], list[list]]: titles, and of each picture itself, a map of each kind, and the three
+        principal components of the patches of all pictures together as colours.
+    """
+    maps = {}
+    if backbone.has_cls_token:
+        maps['class token'] = lambda inputs: class_attention(backbone, inputs, layer)
+    if probe is not None:
+        maps['probe query'] = lambda inputs: probe_attention(probe, backbone, inputs)
+    rows, patches = [], []
+    for image in images:
+        inputs = preprocess({'inputs': image[None]})['inputs']
+        titles, row = ['picture'], [image.permute(1, 2, 0) / 255]
+        for name, weigh in maps.items():
+            [weights] = weigh(inputs).float().cpu()
+            titles.append(name)
+            row.append(weights.mean(0))
+            if heads:
+                titles += [f'head {i}' for i in range(len(weights))]
+                row += weights
+        rows.append(row)
+        patches += patch_features(backbone, inputs, layer).float().cpu()
+    for row, colours in zip(rows, pca_colours(patches), strict=True):
+        row.append(colours)
+    return [*titles, 'patches'], rows
 
 
 @torch.no_grad()

@@ -5,8 +5,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from cae_mm.visualization.figure import save_figure
 
@@ -72,8 +70,9 @@ def draw_curves(
     save_figure(figure, path)
 
 
-def panels(number: int) -> tuple[Figure, list[Axes]]:
+def panels(number: int) -> tuple:
     """A figure with as many panels, two in a row: a phone, too, shows their words."""
+    from matplotlib.figure import Figure  # late: most trainings draw nothing
     rows = -(-number // 2)
     figure = Figure(figsize=(3.2 * min(number, 2), 2.6 * rows), layout='constrained')
     axes = figure.subplots(rows, min(number, 2), squeeze=False).ravel()

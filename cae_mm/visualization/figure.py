@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as F
@@ -14,6 +13,8 @@ from torchvision.transforms import functional as F
 from cae_mm.atomic import write_atomically
 from cae_mm.disk import SUFFIXES, list_images, printable
 from cae_mm.transforms import LoadRGBImage
+
+DPI = 110  # of figures
 
 
 def choose_images(paths: Sequence[Path], num: int) -> list[Path]:
@@ -77,14 +78,22 @@ class WholeView:
 
 
 def draw_rows(titles: Sequence[str], rows: Sequence[Sequence[Tensor]], path: str | Path) -> None:
-    """Write a PNG with a titled column per kind of picture.
+    """Write the figure of ``figure_of`` as a PNG."""
+    save_figure(figure_of(titles, rows), path)
+
+
+def figure_of(titles: Sequence[str], rows: Sequence[Sequence[Tensor]]):
+    """A figure with a titled column per kind of picture.
 
     Args:
         titles (Sequence[str]): of the columns.
         rows (Sequence[Sequence[Tensor]]): pictures (H, W, 3) in [0, 1], and maps (h, w), drawn from 0,
             black, to their 99th percentile. The pictures of a row have the same shape.
-        path (str | Path): file to write.
+
+    Returns:
+        matplotlib.figure.Figure: on its own, without pyplot.
     """
+    from matplotlib.figure import Figure  # late: most trainings draw nothing
     heights = [row[0].shape[0] / row[0].shape[1] for row in rows]  # of a picture one wide
     figure = Figure(figsize=(2 * len(titles), 2 * sum(heights) + 0.4), layout='constrained')
     axes = figure.subplots(len(rows), len(titles), squeeze=False, height_ratios=heights)
@@ -95,11 +104,20 @@ def draw_rows(titles: Sequence[str], rows: Sequence[Sequence[Tensor]], path: str
                      vmax=np.percentile(picture, 99))
         axis.axis('off')
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, hspace=0, wspace=0)
-    save_figure(figure, path)
+    return figure
 
 
-def save_figure(figure: Figure, path: str | Path) -> None:
+def pixels_of(figure) -> np.ndarray:
+    """A figure as (H, W, 3) uint8 RGB."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    figure.set_dpi(DPI)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def save_figure(figure, path: str | Path) -> None:
     """Write a figure in the format of the file's suffix, all of it or nothing."""
     picture = io.BytesIO()
-    figure.savefig(picture, format=Path(path).suffix[1:] or 'png', dpi=110)
+    figure.savefig(picture, format=Path(path).suffix[1:] or 'png', dpi=DPI)
     write_atomically(picture.getvalue(), path)

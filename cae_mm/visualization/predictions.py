@@ -3,7 +3,6 @@ import io
 from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
 import torch
 from mmcv.transforms import Compose
@@ -119,6 +118,7 @@ class DensePredictor:
         write_atomically(picture.getvalue(), path)
 
     def _with_legend(self, drawn: Image.Image, found: dict[str, float]) -> Image.Image:
+        import matplotlib  # late: most trainings draw nothing
         font = ImageFont.truetype(f'{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf', FONT_SIZE)
         line, colours = FONT_SIZE + 8, dict(zip(self.meta['classes'], self.meta['palette'], strict=True))
         lines = {name: f'{name}: {share:.1%}' for name, share in found.items()}

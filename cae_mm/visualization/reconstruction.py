@@ -1,15 +1,15 @@
 """Pictures of what the model paints under the mask."""
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from mmpretrain.registry import TRANSFORMS
 from torch import Tensor, nn
 
+from cae_mm.datasets.annotations import leaf_datasets
 from cae_mm.evaluation.features import evaluating
 from cae_mm.models.cae import split_mask
-from cae_mm.visualization.figure import draw_rows
 
 GREY = 0.5  # of masked patches
 
@@ -26,6 +26,18 @@ class Reconstruction:
     titles = {'image': 'image', 'masked': 'what the encoder sees',
               'prediction': 'prediction, decoded', 'pasted': 'prediction in the image',
               'upper_bound': 'true targets, decoded'}
+
+    def rows(self) -> tuple[list[str], list[tuple[Tensor]]]:
+        """For ``draw_rows``: a row per image, a column per kind of picture."""
+        columns = [getattr(self, name).permute(0, 2, 3, 1) for name in self.titles]
+        return [*self.titles.values()], [*zip(*columns, strict=True)]
+
+
+def draw_masks(dataset: dict, number: int) -> Tensor:
+    """Masks (number, N) bool by the transform that masks in the pipeline of a data set's settings."""
+    steps = next(leaf_datasets(dataset)).pipeline
+    mask = TRANSFORMS.build(next(step for step in steps if 'Mask' in step['type']))
+    return torch.stack([mask({})['mask'] for _ in range(number)])
 
 
 def second_view(model: nn.Module, images: Tensor) -> Tensor:
@@ -69,9 +81,3 @@ def reconstruct(model: nn.Module, preprocess: Callable, images: Tensor,
     hidden = F.interpolate(mask.cpu().view(-1, 1, rows, columns).float(), image.shape[-2:])
     return Reconstruction(image, image * (1 - hidden) + GREY * hidden, prediction,
                           prediction * hidden + image * (1 - hidden), upper_bound)
-
-
-def draw(pictures: Reconstruction, path: str | Path) -> None:
-    """Write a PNG with a row per image and a titled column per kind of picture."""
-    columns = [getattr(pictures, name).permute(0, 2, 3, 1) for name in pictures.titles]
-    draw_rows([*pictures.titles.values()], [*zip(*columns, strict=True)], path)

@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 
 from cae_mm.checkpoint.convert import convert
-from cae_mm.positions import sincos_positions
+from cae_mm.positions import resize_window, sincos_positions
 
-from .conftest import DIMS, PATCH
+from .conftest import DIMS, KINDS, PATCH
 
 
 def test_recomputed_positions_are_those_of_a_new_encoder(state):
@@ -42,8 +42,6 @@ def test_sizes_that_do_not_fit_are_refused(state):
             convert(state('encoder'), img_size=size)
     with pytest.raises(ValueError, match="positions='crop': choose recompute or resize"):
         convert(state('encoder'), img_size=(64, 64), positions='crop')
-    with pytest.raises(ValueError, match='window of 4x4 patches, the new size has 8x8'):
-        convert(state('relative'), img_size=(64, 64))
 
 
 def test_tables_of_two_grids_are_refused(state):
@@ -51,3 +49,16 @@ def test_tables_of_two_grids_are_refused(state):
     ours['backbone.pos_embed'] = sincos_positions(DIMS, 2, 8)
     with pytest.raises(ValueError, match='window of 4x4 patches, the position table for 2x8'):
         convert(ours, target='official')
+
+
+def test_a_fine_tuned_model_for_larger_images(state, make):
+    """Whole, with the head, and its relative position tables as the encoder's loader resizes them."""
+    ours, report = state('relative'), []
+    got = convert(ours, img_size=(64, 64), report=report)
+    larger = make('relative', backbone=dict(KINDS['relative']['backbone'], img_size=64))
+    larger.load_state_dict(got)
+    name = 'backbone.blocks.1.attn.rel_pos.relative_position_bias_table'
+    assert torch.equal(got[name], resize_window(ours[name], (4, 4), (8, 8)))
+    assert torch.equal(got['head.fc.weight'], ours['head.fc.weight'])
+    assert f'{name} resized from 4x4 to 8x8 patches' in report
+    assert torch.isfinite(larger(torch.randn(1, 3, 64, 64))[0]).all()

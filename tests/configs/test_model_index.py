@@ -42,7 +42,8 @@ def test_size_and_schedule(name):
     with torch.device('meta'), DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(cfg.model).eval()
         with FlopCounterMode(display=False) as counter:
-            model(torch.zeros(1, 3, 224, 224), mode='tensor')
+            size = cfg.model.backbone.get('img_size', 224)
+            model(torch.zeros(1, 3, size, size), mode='tensor')
     facts = entry.metadata.data
     assert facts['Parameters'] == sum(parameter.numel() for key, parameter in model.named_parameters()
                                       if not key.startswith('target_generator.'))

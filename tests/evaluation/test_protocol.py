@@ -139,3 +139,13 @@ def test_splits_of_different_classes(folder, backbone):
     (folder / 'val' / 'red').rename(folder / 'val' / 'rot')
     with pytest.raises(ValueError, match='different classes: red, rot'):
         prepare(backbone, folder)
+
+
+def test_learning_from_a_few(folder):
+    encoder = load_encoder(CONFIG, 'none', 'cpu')
+    loaders = prepare(encoder[0], folder, k=(1, 5), few=dict(shots=3, shots_seed=1))
+    assert [len(loader.dataset) for loader in loaders.values()] == [9, 18]
+    results = measure(*encoder, loaders, k=(1, 5), probe=True, progress=False)
+    assert results['knn/top1_k5'] > 60
+    with pytest.raises(ValueError, match='k=.*with 9 training images'):
+        prepare(encoder[0], folder, k=(10,), few=dict(shots=3))

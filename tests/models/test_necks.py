@@ -3,7 +3,7 @@ import pytest
 import torch
 from mmpretrain.registry import MODELS
 
-from cae_mm.models import CAEViT, ViTFeaturePyramid
+from cae_mm.models import CAEViT, SimpleFeaturePyramid, ViTFeaturePyramid
 
 
 def taps(*shape, number=4):
@@ -48,3 +48,34 @@ def test_it_stands_on_the_backbone():
 def test_other_inputs_are_refused(inputs, message):
     with pytest.raises(ValueError, match=message):
         ViTFeaturePyramid(16)(inputs)
+
+
+@pytest.mark.parametrize('norm_cfg, kind', [
+    (None, torch.nn.LayerNorm), (dict(type='GN', num_groups=2), torch.nn.GroupNorm)])
+def test_five_scales_of_one_map(norm_cfg, kind):
+    neck = MODELS.build(dict(
+        type='SimpleFeaturePyramid', in_channels=16, out_channels=6, norm_cfg=norm_cfg))
+    outputs = neck(taps(6, 7, number=1))
+    assert [tuple(out.shape) for out in outputs] == [
+        (2, 6, 24, 28), (2, 6, 12, 14), (2, 6, 6, 7), (2, 6, 3, 3), (2, 6, 2, 2)]
+    assert torch.equal(outputs[4], outputs[3][:, :, ::2, ::2])
+    assert sum(isinstance(module, kind) for module in neck.modules()) == 2 * 4 + 1
+    sum(out.square().mean() for out in outputs).backward()
+    assert all(p.grad is not None for p in neck.parameters())
+
+
+def test_scales_see_what_lies_below_them():
+    """Each place of a scale follows the map where it stands, and no other but its neighbours'."""
+    neck, [x] = SimpleFeaturePyramid(16, 6), taps(8, 8, number=1)
+    with torch.no_grad():
+        before, after = neck([x]), neck([x + torch.zeros(8, 8).index_put((torch.tensor(4), torch.tensor(4)),
+                                                                         torch.tensor(1.))])
+    for stride, first, second in zip((4, 2, 1, 0.5), before, after, strict=False):
+        changed = (first != second).any(1)[0].nonzero()
+        least, most = changed.min(0).values.tolist(), changed.max(0).values.tolist()
+        assert least == [int(4 * stride) - 1] * 2 and most == [int(4 * stride + max(stride, 1) - 1) + 1] * 2
+
+
+def test_one_map_is_needed():
+    with pytest.raises(ValueError, match="4 inputs of shape.*out_indices=-1"):
+        SimpleFeaturePyramid(16, 6)(taps(2, 2))

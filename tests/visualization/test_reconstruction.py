@@ -4,7 +4,7 @@ import torch
 from mmpretrain.registry import MODELS
 from PIL import Image
 
-from cae_mm.visualization import draw, reconstruct
+from cae_mm.visualization import draw_rows, reconstruct
 
 SIZES = dict(embed_dims=16, num_heads=2, depth=1)
 TOKENIZER = dict(type='DiscreteVAE', num_codes=8, hidden_dims=8, code_dims=8, num_groups=2,
@@ -77,7 +77,7 @@ def test_perfect_logits_give_the_upper_bound(images, monkeypatch):
 def test_drawing_shows_every_picture(images, mask, tmp_path):
     model = build(dict(type='PixelTarget', patch_size=4), 48)
     pictures = reconstruct(model, model.data_preprocessor, images, mask)
-    draw(pictures, tmp_path / 'new' / 'figure.png')
+    draw_rows(*pictures.rows(), tmp_path / 'new' / 'figure.png')
     figure = Image.open(tmp_path / 'new' / 'figure.png').convert('RGB')
     assert figure.width > 5 * 100 and figure.height > 3 * 80
     for column in range(5):

@@ -25,5 +25,5 @@ env_cfg = dict(cudnn_benchmark=False)  # images of many sizes: it would measure 
 default_hooks = dict(
     checkpoint=dict(interval=1),
     annotation_check=dict(type='mmpretrain.AnnotationCheckHook'),
-    visualization=dict(type='DetVisualizationHook'))  # draws for mmdet's own test.py --show-dir
+    visualization=dict(type='DetVisualizationHook'))  # draws with draw=True, and tools/test.py of mmdet
 visualizer = dict(type='DetLocalVisualizer')
