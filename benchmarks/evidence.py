@@ -172,16 +172,16 @@ class Run:
         """What it ends with."""
         return self.folder / f'epoch_{self.epochs}.pth'
 
-    def options(self) -> list[str]:
+    def options(self, epochs: int) -> list[str]:
         """Of its config."""
         method = METHODS.get(self.method, Method(DATA[self.data].tokenizer))
-        chosen = [f'train_cfg.max_epochs={self.epochs}', f'randomness.seed={self.seed}', *method.options]
+        chosen = [f'train_cfg.max_epochs={epochs}', f'randomness.seed={self.seed}', *method.options]
         if self.method == TOKENIZER:
             return chosen
         chosen += [f'optim_wrapper.optimizer.lr={self.rate:g}',
-                   f'param_scheduler.warmup_epochs={self.epochs / 10:.3g}']
+                   f'param_scheduler.warmup_epochs={epochs / 10:.3g}']
         if DATA[self.data].labels:
-            chosen.append(f'default_hooks.knn.interval={max(1, self.epochs // 4)}')
+            chosen.append(f'default_hooks.knn.interval={max(1, epochs // 4)}')
         if self.teacher:
             chosen.append(f'tokenizer={self.before().checkpoint}')
         return chosen
@@ -202,7 +202,7 @@ class Run:
             self.before().train()
         if not self.checkpoint.is_file():
             command('tools/train.py', self.config(), '--amp', '--resume', '--data-root', self.root,
-                    '--work-dir', self.folder, '--cfg-options', *self.options(),
+                    '--work-dir', self.folder, '--cfg-options', *self.options(self.epochs),
                     log=self.folder / 'output.log')
 
     def curve(self) -> list[list[float]]:
@@ -257,17 +257,21 @@ def measure(run: Run, steps: int = 40) -> dict:
     import statistics
 
     import torch
+    from mmengine.config import DictAction
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     from cae_mm.engine import launch
-    options = dict(text.split('=', 1) for text in run.options())
+    options = {key: DictAction._parse_iterable(value)
+               for key, _, value in (text.partition('=') for text in run.options(1))}
     cfg = launch.load_config(Namespace(
         config=str(ROOT / run.config()), launcher='none', data_root=[str(run.root)], pretrained=None,
         backbone=None, work_dir=str(run.folder.parent / 'time'), cfg_options=options))
     cfg.optim_wrapper.amp = True
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
     runner = launch.build_runner(cfg, 'train')
+    for key, value in (('iter', 0), ('max_iters', steps)):  # the tokenizer's temperature follows these
+        runner.message_hub.update_info(key, value)
     wrapper = runner.build_optim_wrapper(cfg.optim_wrapper)
     runner.model.train()
     loader, times = runner.build_dataloader(cfg.train_dataloader, seed=0), []

@@ -51,9 +51,9 @@ def test_the_same_operations(make_run):
 def test_settings_of_a_run(make_run):
     run = make_run('cae')
     assert run.config() == 'configs/pretrain/cae_vitt_eurosat.py'
-    assert f'tokenizer={run.before().checkpoint}' in run.options()
+    assert f'tokenizer={run.before().checkpoint}' in run.options(9)
     assert run.before().config() == 'configs/tokenizer/dvae_eurosat.py'
-    assert not any(option.startswith('tokenizer=') for option in make_run('mae').options())
+    assert not any(option.startswith('tokenizer=') for option in make_run('mae').options(9))
 
 
 def test_configs_of_all_methods_exist():
