@@ -257,12 +257,12 @@ def measure(run: Run, steps: int = 40) -> dict:
     import statistics
 
     import torch
-    from mmengine.config import DictAction
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     from cae_mm.engine import launch
-    options = {key: DictAction._parse_iterable(value)
+    from cae_mm.engine.literals import parse_value
+    options = {key: parse_value(value)
                for key, _, value in (text.partition('=') for text in run.options(1))}
     cfg = launch.load_config(Namespace(
         config=str(ROOT / run.config()), launcher='none', data_root=[str(run.root)], pretrained=None,
