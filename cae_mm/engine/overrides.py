@@ -260,10 +260,11 @@ def read_classes(classes: str | Sequence) -> list[str]:
     return names
 
 
-def distinct_colours(number: int) -> list[list[int]]:
+def distinct_colours(number: int) -> list[tuple[int]]:
     """RGB colours in 0..255: those of neighbouring classes are far apart."""
     from matplotlib import colormaps  # late: most trainings draw nothing
-    return colormaps['turbo']([i * 0.618034 % 1 for i in range(number)], bytes=True)[:, :3].tolist()
+    colours = colormaps['turbo']([i * 0.618034 % 1 for i in range(number)], bytes=True)[:, :3]
+    return [*map(tuple, colours.tolist())]  # mmdet draws with nothing else
 
 
 def set_places(cfg: Config, key: str, old: dict) -> Counter:
