@@ -114,6 +114,22 @@ def test_another_encoder(name, other, toy):
     assert any(p.requires_grad for p in runner.model.backbone.parameters()) == name.startswith('finetune')
 
 
+def test_pictures_and_averaged_weights(toy, pictures, tmp_path):
+    """By settings of the command line; best is what the averaged weights score."""
+    hooks = {'pictures.type': 'PicturesHook', 'pictures.images': str(pictures), 'pictures.num': 2,
+             'ema.type': 'EMAHook', 'checkpoint.save_best': 'auto'}
+    cfg = toy('finetune_cae_vitb_100e', shots=3, **{
+        f'default_hooks.{key}': value for key, value in hooks.items()})[0]
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert len(runner.train_dataloader.dataset) == 6
+    work = tmp_path / 'work'
+    assert [path.name for path in work.glob('*/vis_data/vis_image/*')] == ['attention_1.png']
+    [best] = work.glob('best_accuracy_top1_epoch_1.pth')
+    averaged, now = torch.load(best)['state_dict'], runner.model.state_dict()
+    assert averaged.keys() == now.keys() and not torch.equal(averaged['head.fc.bias'], now['head.fc.bias'])
+
+
 def test_resumed_in_mid_epoch(toy, tmp_path):
     """With mixup, random erasing, drop path and accumulated gradients, and by workers: the same weights."""
     options = {'default_hooks.checkpoint.by_epoch': False, 'default_hooks.checkpoint.interval': 2}

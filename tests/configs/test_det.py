@@ -175,6 +175,14 @@ def test_resumed_in_mid_epoch(toy, tmp_path):
     assert all(torch.equal(value, other[key]) for key, value in straight.model.state_dict().items())
 
 
+def test_pictures_of_the_validation(toy, tmp_path):
+    options = dict(draw=True, interval=1, score_thr=0.)
+    cfg = toy('mask_rcnn_cae_vits_1x_coco', **{
+        f'default_hooks.visualization.{key}': value for key, value in options.items()})[0]
+    Runner.from_cfg(cfg).train()
+    assert len([*(tmp_path / 'work').glob('*/vis_data/vis_image/val_img_*.png')]) == 8
+
+
 def test_schedule():
     """mmcv's linear warm-up over 500 iterations, a tenth from epochs 9 and 11; epochs of 100 here."""
     optimizer, rates = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.), {}
