@@ -1,6 +1,5 @@
 """Features of a frozen vision transformer as targets."""
 import torch
-import torch.nn.functional as F
 from mmengine.utils import to_2tuple
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
@@ -28,8 +27,6 @@ class TeacherFeatures(TargetGenerator):
             authors do. All others are fitted to a view as the backbone does.
         projection (int, optional): width of a linear layer behind the final norm, which CLIP's files have;
             the features are its outputs, for all tokens, as the authors take them.
-        standardise (bool): subtract each channel's mean in the batch, and divide by its deviation. What all
-            features of a teacher have in common, in a small one most of them, is nothing to predict.
         dtype (str): precision on GPUs.
         init_cfg (dict): ``dict(type='Pretrained', checkpoint=PATH_OR_URL)``, read whole; see ``load_timm``
             and ``load_backbone``.
@@ -48,10 +45,9 @@ class TeacherFeatures(TargetGenerator):
         'tests and benchmarks only.')
 
     def __init__(self, backbone: dict, projection: int | None = None,
-                 img_size: int | tuple[int, int] | None = None, standardise: bool = False,
-                 dtype: str = 'float16', init_cfg: dict | None = None, allow_random: bool = False):
+                 img_size: int | tuple[int, int] | None = None, dtype: str = 'float16',
+                 init_cfg: dict | None = None, allow_random: bool = False):
         super().__init__(init_cfg, allow_random)
-        self.standardise = standardise
         self.backbone = MODELS.build(dict(backbone, out_type='raw'))
         self.stride, dims = self.backbone.patch_size, self.backbone.embed_dims
         self.num_outputs, self.dtype = projection or dims, getattr(torch, dtype)
@@ -101,7 +97,4 @@ class TeacherFeatures(TargetGenerator):
         patches = tokens[:, self.backbone.num_prefix_tokens:]
         first = tokens[:, :1] if self.backbone.has_cls_token else patches.mean(1, keepdim=True)
         tokens = torch.cat([patches, first], dim=1)  # The class token is the last, which is -1, too.
-        tokens = tokens.float()
-        if self.standardise:
-            tokens = F.batch_norm(tokens.mT, None, None, training=True).mT
-        return gather_tokens(tokens, masked % tokens.shape[1])
+        return gather_tokens(tokens, masked % tokens.shape[1]).float()
