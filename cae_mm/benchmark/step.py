@@ -5,6 +5,8 @@ import tempfile
 import time
 import weakref
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from unittest import mock
@@ -14,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.dataset import Compose
+from mmengine.dist import get_world_size
 from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
@@ -22,13 +25,18 @@ from mmpretrain.registry import MODELS
 from PIL import Image
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed import destroy_process_group, init_process_group
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
+from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import flop_registry
 from torchvision.ops import roi_align
 
 from cae_mm.benchmark.cost import on_meta
 from cae_mm.datasets.annotations import leaf_datasets
+from cae_mm.engine.sharding import ShardedModel
 from cae_mm.positions import sincos_positions
 
 aten = torch.ops.aten
@@ -52,6 +60,8 @@ class Step:
     gradients: int  # of the peak: those that exist at that time
     block: int  # trained bytes of the largest one of a list of blocks, and those outside of such lists
     outside: int
+    sent: float  # bytes, by each process of several that share the model, in rings; and by what collectives
+    collectives: dict[str, int]
 
     @property
     def activations(self) -> int:
@@ -68,10 +78,14 @@ class Memory(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.now = self.peak = self.gradients = self.gradients_at_peak = self.operations = 0
-        self.alive, self.kept = {}, 0
+        self.now = self.peak = self.gradients = self.gradients_at_peak = self.operations = self.sent = 0
+        self.alive, self.sizes, self.kept, self.collectives = {}, {}, 0, Counter()
 
     def __torch_dispatch__(self, function, kinds, args=(), kwargs=None):
+        if DTensor in kinds:
+            return NotImplemented  # what it does with the part of this process comes here again
+        if function.namespace in ('c10d', '_c10d_functional'):
+            self._send(function._opname, args)
         if function is aten._local_scalar_dense.default and args[0].constant is None:
             return args[0].dtype == torch.bool or int(args[0].is_floating_point())
         axis, index = next(((axis, index) for axis, index in enumerate(args[1]) if index is not None),
@@ -92,8 +106,8 @@ class Memory(TorchDispatchMode):
     def _add(self, tensor):
         storage = tensor.untyped_storage()
         if storage._cdata not in self.alive:
-            freed = partial(self._free, storage._cdata, storage.nbytes())
-            self.alive[storage._cdata] = weakref.ref(storage, freed)
+            self.alive[storage._cdata] = weakref.ref(storage, partial(self._free, storage._cdata))
+            self.sizes[storage._cdata] = storage.nbytes()
             self.now += storage.nbytes()
             self._note()
 
@@ -102,9 +116,24 @@ class Memory(TorchDispatchMode):
         if (total := self.now + missing + work_space) > self.peak:
             self.peak, self.gradients_at_peak = total, self.gradients + missing
 
-    def _free(self, key, size, _):
-        self.now -= size
+    def _free(self, key, _):
+        self.now -= self.sizes.pop(key)
         del self.alive[key]
+
+    def resize(self, resized: Callable, storage: torch.UntypedStorage, size: int) -> None:
+        """Give a storage, as FSDP does with what it has gathered, another number of bytes."""
+        resized(storage, size)
+        if storage._cdata in self.sizes:
+            self.now += size - self.sizes[storage._cdata]
+            self.sizes[storage._cdata] = size
+            self._note()
+
+    def _send(self, name, args):
+        times = 2 if 'reduce_' in name and 'scatter' not in name else 1  # a scatter and a gather
+        if 'gather' in name or 'reduce' in name:
+            largest = max(bytes_of([part]) for part in tree_leaves(args) if torch.is_tensor(part))
+            self.sent += times * largest * (1 - 1 / get_world_size())
+            self.collectives[name.strip('_')] += 1
 
     def add_gradient(self, parameter: Tensor) -> None:
         """Count the gradient that a parameter has got."""
@@ -112,8 +141,9 @@ class Memory(TorchDispatchMode):
 
 
 def bytes_of(tensors) -> int:
-    """Bytes of tensors, without what they share."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    """Bytes of tensors, without what they share; of those that processes share out, this one's part."""
+    parts = [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
+    return sum(part.numel() * part.element_size() for part in parts)
 
 
 def draw_samples(cfg: Config, number: int, size: tuple[int, int] = (640, 480)) -> tuple[list[dict], float]:
@@ -150,7 +180,8 @@ def draw_samples(cfg: Config, number: int, size: tuple[int, int] = (640, 480)) -
         return samples, (time.process_time() - start) / tries
 
 
-def trace_step(cfg: Config, sample: dict, batch: int, amp: bool, checkpointing: bool | None = None) -> Step:
+def trace_step(cfg: Config, sample: dict, batch: int, amp: bool, checkpointing: bool | None = None,
+               ranks: int | None = None) -> Step:
     """Run one training step on tensors that have shapes and no numbers, as on a CPU.
 
     The second stage of a detector gets as many boxes as its sampler takes at most. Work space of operators
@@ -162,6 +193,8 @@ def trace_step(cfg: Config, sample: dict, batch: int, amp: bool, checkpointing: 
         batch (int): such samples in the step, two at least where a batch is normalised.
         amp (bool): whether in bfloat16, as on GPUs.
         checkpointing (bool, optional): ``with_cp`` of the backbone; the config's by default.
+        ranks (int, optional): so many processes share the model out (FSDP), of which this one is traced,
+            with a group that sends nothing.
 
     Raises:
         ValueError: where ``checkpointing`` is given and the backbone has none.
@@ -182,9 +215,11 @@ def trace_step(cfg: Config, sample: dict, batch: int, amp: bool, checkpointing: 
     # mmpretrain reads numbers of this while it builds its CAE.
     with mock.patch('torch.linspace', partial(torch.linspace, device='cpu')):
         model = on_meta(settings, cfg.get('default_scope', 'mmpretrain'))
-    inputs, labels = sample['inputs'], sample.get('data_samples')
-    with (FakeTensorMode(allow_non_fake_inputs=True) as fake, Memory() as memory, mock.patch(LIMIT, 2**24),
-          mock.patch('cae_mm.models.vit.cached_sincos_positions', sincos_positions)):
+    inputs, labels, resized = sample['inputs'], sample.get('data_samples'), torch.UntypedStorage.resize_
+    with (fake_group(ranks), FakeTensorMode(allow_non_fake_inputs=True) as fake, Memory() as memory,
+          mock.patch(LIMIT, 2**24),
+          mock.patch('cae_mm.models.vit.cached_sincos_positions', sincos_positions),
+          mock.patch.object(torch.UntypedStorage, 'resize_', lambda *args: memory.resize(resized, *args))):
         known = partial(fake.fake_tensor_converter.from_real_tensor, fake, make_constant=True)
         if isinstance(inputs, dict) and 'mask' in inputs:
             inputs['mask'] = known(inputs['mask'])
@@ -194,6 +229,8 @@ def trace_step(cfg: Config, sample: dict, batch: int, amp: bool, checkpointing: 
         model.codes_placed = True  # of a d-VAE: its first step places them
         if hasattr(model, 'roi_head'):
             simplify(model, cfg.model.train_cfg)
+        if ranks:
+            ShardedModel(model, amp)
         optim = build_optim_wrapper(model, wrapper)
         trained = [parameter for group in optim.optimizer.param_groups for parameter in group['params']]
         for parameter in trained:
@@ -204,7 +241,8 @@ def trace_step(cfg: Config, sample: dict, batch: int, amp: bool, checkpointing: 
         count_parts(model, memory, forward)
         for _ in range(2):  # in the first one the optimizer makes its state
             memory.kept = memory.gradients if accumulated > 1 else 0
-            memory.peak = memory.operations = memory.gradients = 0
+            memory.peak = memory.operations = memory.gradients = memory.sent = 0
+            memory.collectives.clear()
             forward.clear()
             optim.initialize_count_status(model, accumulated - 1, 2 * accumulated)
             model.train_step(data, optim)
@@ -221,7 +259,23 @@ def trace_step(cfg: Config, sample: dict, batch: int, amp: bool, checkpointing: 
         forward={name: value / batch for name, value in forward.items()},
         operations=memory.operations / batch, weights=weights, fixed=bytes_of(everything) - weights,
         optimizer=bytes_of(state), peak=memory.peak, gradients=memory.gradients_at_peak,
-        block=max(blocks, default=0), outside=weights - sum(blocks))
+        block=max(blocks, default=0), outside=weights - sum(blocks), sent=memory.sent,
+        collectives=dict(memory.collectives))
+
+
+@contextmanager
+def fake_group(ranks: int | None) -> Iterator[None]:
+    """Be the first of so many processes, of which there are no others; None: of none."""
+    if not ranks:
+        yield
+        return
+    init_process_group('fake', store=FakeStore(), rank=0, world_size=ranks)
+    try:  # what lays out the processes needs numbers
+        mesh = init_device_mesh('cpu', (ranks,))
+        with mock.patch('cae_mm.engine.sharding.init_device_mesh', return_value=mesh):
+            yield
+    finally:
+        destroy_process_group()
 
 
 def count_parts(model: nn.Module, memory: Memory, operations: Counter) -> None:
