@@ -15,6 +15,8 @@ def parse_args(args=None) -> argparse.Namespace:
     parser.add_argument('--gpus', type=POSITIVE, default=8, help='in all, of all machines')
     parser.add_argument('--device', default='h100-80g', metavar='NAME-MEMORY',
                         help='the GPU: h100-80g (default), h200-141g, a100-40g, l40s-48g, rtx-4090-24g ...')
+    parser.add_argument('--fsdp', action='store_true', help='also simulate a step of one of these GPUs '
+                        'where they share the model out: memory, bytes sent, collectives')
     parser.add_argument('--images', type=POSITIVE, metavar='N', help='for training, where the data are not '
                         'here and not those of ImageNet, COCO or ADE20K')
     parser.add_argument('--image-size', type=POSITIVE, nargs=2, default=(640, 480),
@@ -60,6 +62,12 @@ def main() -> None:
           f'{gib(step.gradients)}, of DDP {gib(buckets)}, optimizer {gib(step.optimizer)}, activations '
           f'{gib(step.activations)}: {gib(whole)} at the peak, '
           f'{"fits" if whole <= known.USABLE * memory * 2**30 else "does not fit"} into {memory}')
+    if args.fsdp:
+        shared = estimate.shared
+        calls = ', '.join(f'{count} {name}' for name, count in shared.collectives.items())
+        states = shared.weights + shared.gradients + shared.optimizer
+        print(f'FSDP, simulated   {gib(shared.peak)} GiB at the peak of each GPU, of it weights, gradients '
+              f'and optimizer {gib(states)}; {shared.sent / 1e9:.2f} GB sent by each in a step: {calls}')
     print('largest batch     ' + ''.join(f'{f"{size} GiB":>9}' for size in known.SIZES))
     for sharded in (False, True)[:1 + (args.gpus > 1)]:
         for checkpointing in (False, True) if estimate.can_checkpoint else (None,):

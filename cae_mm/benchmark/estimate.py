@@ -46,6 +46,11 @@ class Estimate:
         return trace_step(self.cfg, self.largest, self.batch, amp=True)
 
     @cached_property
+    def shared(self) -> Step:
+        """Of one of the processes that share the model out, with a group that sends nothing."""
+        return trace_step(self.cfg, self.largest, self.batch, amp=True, ranks=self.gpus)
+
+    @cached_property
     def operations(self) -> Step:
         """As many as an image of the usual size takes."""
         return trace_step(self.cfg, self.usual, max(2, min(self.batch, 8)), amp=True)

@@ -3,8 +3,9 @@ import copy
 import inspect
 import tempfile
 import time
-import weakref
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from unittest import mock
@@ -20,22 +21,19 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import FUNCTIONS, init_default_scope
 from mmpretrain.registry import MODELS
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
-from torch.utils.flop_counter import flop_registry
+from torch.distributed import destroy_process_group, init_process_group
+from torch.distributed.device_mesh import init_device_mesh
+from torch.testing._internal.distributed.fake_pg import FakeStore
 from torchvision.ops import roi_align
 
 from cae_mm.benchmark.cost import on_meta
+from cae_mm.benchmark.memory import Memory, bytes_of
 from cae_mm.datasets.annotations import leaf_datasets
+from cae_mm.engine.sharding import ShardedModel
 from cae_mm.positions import sincos_positions
 
-aten = torch.ops.aten
-for end in ('', '_backward'):  # the counter knows attention on GPUs alone
-    flop_registry.setdefault(getattr(aten, f'_scaled_dot_product_flash_attention_for_cpu{end}'),
-                             flop_registry[getattr(aten, f'_scaled_dot_product_flash_attention{end}')])
-INDEXING = aten.index.Tensor, aten.index_put_.default, aten._index_put_impl_.default
 LIMIT = 'torch._subclasses.fake_tensor.CONSTANT_NUMEL_LIMIT'  # numbers of a tensor that can be known
 
 
@@ -53,68 +51,13 @@ class Step:
     gradients: int  # of the peak: those that exist at that time
     block: int  # trained bytes of the largest one of a list of blocks, and those outside of such lists
     outside: int
+    sent: float  # bytes, by each process of several that share the model, in rings; and by what collectives
+    collectives: dict[str, int]
 
     @property
     def activations(self) -> int:
         """What is neither weights nor gradients nor optimizer at the peak."""
         return self.peak - self.weights - self.fixed - self.gradients - self.optimizer
-
-
-class Memory(TorchDispatchMode):
-    """Adds up the storages that exist, and answers what no shape tells: yes, 0 or 1.0.
-
-    What is computed from masks alone is known. A convolution has copies of what it reads, in the order that
-    oneDNN or cuDNN wants. Gradients of ``kept`` bytes are there from the start, as where they accumulate.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.now = self.peak = self.gradients = self.gradients_at_peak = self.operations = 0
-        self.alive, self.kept = {}, 0
-
-    def __torch_dispatch__(self, function, kinds, args=(), kwargs=None):
-        if function is aten._local_scalar_dense.default and args[0].constant is None:
-            return args[0].dtype == torch.bool or int(args[0].is_floating_point())
-        axis, index = next(((axis, index) for axis, index in enumerate(args[1]) if index is not None),
-                           (0, None)) if function in INDEXING else (0, None)
-        if index is not None and index.dtype == torch.bool and function is not aten.index.Tensor:
-            output = args[0]
-        elif index is not None and index.dtype == torch.bool and index.constant is None:
-            output = args[0].flatten(axis, axis + index.ndim - 1).clone()
-        else:
-            output = function(*args, **(kwargs or {}))
-        if count := flop_registry.get(function._overloadpacket):
-            self.operations += count(*args, **(kwargs or {}), out_val=output)
-        tree_map_only(Tensor, self._add, output)
-        if function in (aten.convolution.default, aten.convolution_backward.default):
-            self._note(bytes_of(part for part in args if torch.is_tensor(part)))
-        return output
-
-    def _add(self, tensor):
-        storage = tensor.untyped_storage()
-        if storage._cdata not in self.alive:
-            freed = partial(self._free, storage._cdata, storage.nbytes())
-            self.alive[storage._cdata] = weakref.ref(storage, freed)
-            self.now += storage.nbytes()
-            self._note()
-
-    def _note(self, work_space=0):
-        missing = max(0, self.kept - self.gradients)
-        if (total := self.now + missing + work_space) > self.peak:
-            self.peak, self.gradients_at_peak = total, self.gradients + missing
-
-    def _free(self, key, size, _):
-        self.now -= size
-        del self.alive[key]
-
-    def add_gradient(self, parameter: Tensor) -> None:
-        """Count the gradient that a parameter has got."""
-        self.gradients += bytes_of([parameter.grad])
-
-
-def bytes_of(tensors) -> int:
-    """Bytes of tensors, without what they share."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def draw_samples(cfg: Config, number: int, size: tuple[int, int] = (640, 480)) -> tuple[list[dict], float]:
@@ -151,7 +94,8 @@ def draw_samples(cfg: Config, number: int, size: tuple[int, int] = (640, 480)) -
         return samples, (time.process_time() - start) / tries
 
 
-def trace_step(cfg: Config, sample: dict, batch: int, amp: bool, checkpointing: bool | None = None) -> Step:
+def trace_step(cfg: Config, sample: dict, batch: int, amp: bool, checkpointing: bool | None = None,
+               ranks: int | None = None) -> Step:
     """Run one training step on tensors that have shapes and no numbers, as on a CPU.
 
     The second stage of a detector gets as many boxes as its sampler takes at most. Work space of operators
@@ -163,6 +107,8 @@ def trace_step(cfg: Config, sample: dict, batch: int, amp: bool, checkpointing: 
         batch (int): such samples in the step, two at least where a batch is normalised.
         amp (bool): whether in bfloat16, as on GPUs.
         checkpointing (bool, optional): ``with_cp`` of the backbone; the config's by default.
+        ranks (int, optional): so many processes share the model out (FSDP), of which this one is traced,
+            with a group that sends nothing.
 
     Raises:
         ValueError: where ``checkpointing`` is given and the backbone has none.
@@ -183,10 +129,12 @@ def trace_step(cfg: Config, sample: dict, batch: int, amp: bool, checkpointing: 
     # mmpretrain reads numbers of this while it builds its CAE.
     with mock.patch('torch.linspace', partial(torch.linspace, device='cpu')):
         model = on_meta(settings, cfg.get('default_scope', 'mmpretrain'))
-    inputs, labels = sample['inputs'], sample.get('data_samples')
-    with (FakeTensorMode(allow_non_fake_inputs=True) as fake, Memory() as memory, mock.patch(LIMIT, 2**24),
+    inputs, labels, resized = sample['inputs'], sample.get('data_samples'), torch.UntypedStorage.resize_
+    with (fake_group(ranks), FakeTensorMode(allow_non_fake_inputs=True) as fake, Memory() as memory,
+          mock.patch(LIMIT, 2**24),
           mock.patch('cae_mm.models.vit.cached_sincos_positions', sincos_positions),
-          mock.patch('cae_mm.models.layers.PLAIN_TOKENS', 0)):
+          mock.patch('cae_mm.models.layers.PLAIN_TOKENS', 0),
+          mock.patch.object(torch.UntypedStorage, 'resize_', lambda *args: memory.resize(resized, *args))):
         known = partial(fake.fake_tensor_converter.from_real_tensor, fake, make_constant=True)
         if isinstance(inputs, dict) and 'mask' in inputs:
             inputs['mask'] = known(inputs['mask'])
@@ -196,6 +144,8 @@ def trace_step(cfg: Config, sample: dict, batch: int, amp: bool, checkpointing: 
         model.codes_placed = True  # of a d-VAE: its first step places them
         if hasattr(model, 'roi_head'):
             simplify(model, cfg.model.train_cfg)
+        if ranks:
+            ShardedModel(model, amp)
         optim = build_optim_wrapper(model, wrapper)
         trained = [parameter for group in optim.optimizer.param_groups for parameter in group['params']]
         for parameter in trained:
@@ -206,7 +156,8 @@ def trace_step(cfg: Config, sample: dict, batch: int, amp: bool, checkpointing: 
         count_parts(model, memory, forward)
         for _ in range(2):  # in the first one the optimizer makes its state
             memory.kept = memory.gradients if accumulated > 1 else 0
-            memory.peak = memory.operations = memory.gradients = 0
+            memory.peak = memory.operations = memory.gradients = memory.sent = 0
+            memory.collectives.clear()
             forward.clear()
             optim.initialize_count_status(model, accumulated - 1, 2 * accumulated)
             model.train_step(data, optim)
@@ -223,7 +174,23 @@ def trace_step(cfg: Config, sample: dict, batch: int, amp: bool, checkpointing: 
         forward={name: value / batch for name, value in forward.items()},
         operations=memory.operations / batch, weights=weights, fixed=bytes_of(everything) - weights,
         optimizer=bytes_of(state), peak=memory.peak, gradients=memory.gradients_at_peak,
-        block=max(blocks, default=0), outside=weights - sum(blocks))
+        block=max(blocks, default=0), outside=weights - sum(blocks), sent=memory.sent,
+        collectives=dict(memory.collectives))
+
+
+@contextmanager
+def fake_group(ranks: int | None) -> Iterator[None]:
+    """Be the first of so many processes, of which there are no others; None: of none."""
+    if not ranks:
+        yield
+        return
+    init_process_group('fake', store=FakeStore(), rank=0, world_size=ranks)
+    try:  # what lays out the processes needs numbers
+        mesh = init_device_mesh('cpu', (ranks,))
+        with mock.patch('cae_mm.engine.sharding.init_device_mesh', return_value=mesh):
+            yield
+    finally:
+        destroy_process_group()
 
 
 def count_parts(model: nn.Module, memory: Memory, operations: Counter) -> None:

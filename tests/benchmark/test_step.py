@@ -12,12 +12,14 @@ from mmengine.registry import FUNCTIONS
 from mmpretrain.registry import MODELS
 from torch.profiler import ProfilerActivity, profile
 
+from cae_mm.benchmark.estimate import on_gpu
 from cae_mm.benchmark.step import draw_samples, trace_step
+from cae_mm.engine.sharding import ShardedModel
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 
 
-def measured_peak(cfg, sample, batch):
+def measured_peak(cfg, sample, batch, share=lambda model: model):
     """Most bytes that PyTorch's allocator had given away at once in two real steps, by its own events."""
     cfg = copy.deepcopy(cfg)
     if cfg.model.get('data_preprocessor') is None:
@@ -25,7 +27,7 @@ def measured_peak(cfg, sample, batch):
     MessageHub.get_current_instance().update_info('max_iters', 1000)
     collate = FUNCTIONS.get(cfg.train_dataloader.get('collate_fn', dict(type='pseudo_collate'))['type'])
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as events:
-        model = revert_sync_batchnorm(MODELS.build(cfg.model)).train()
+        model = share(revert_sync_batchnorm(MODELS.build(cfg.model)).train())
         optim = build_optim_wrapper(model, cfg.optim_wrapper)
         optim.initialize_count_status(model, 0, 1000)
         data = collate([copy.deepcopy(sample) for _ in range(batch)])
@@ -85,6 +87,40 @@ def test_operations_are_those_that_the_model_counts():
     trained = [p.numel() for p in model.parameters() if p.requires_grad]
     assert step.weights == 4 * sum(trained) and sum(step.parameters.values()) > sum(trained)
     assert step.optimizer - 2 * step.weights == 4 * len(trained)  # two moments, and a count for each tensor
+
+
+def demo():
+    cfg = Config.fromfile(CONFIGS / 'pretrain/cae_vitt_demo.py')
+    cfg.model.target_generator.update(init_cfg=None, allow_random=True)
+    return cfg, draw_samples(cfg, 1, (128, 128))[0][0]
+
+
+def test_memory_of_one_of_two_processes(on_ranks):
+    cfg, sample = demo()
+    measured = on_ranks(2, lambda: measured_peak(cfg, sample, 16, ShardedModel))
+    whole, traced = trace_step(cfg, sample, 16, False), trace_step(cfg, sample, 16, False, ranks=2)
+    assert [traced.peak] * 2 == pytest.approx(measured, rel=0.1)
+    assert traced.weights == pytest.approx(whole.weights / 2, rel=0.01) and not whole.sent
+    assert on_gpu(whole, 2, True) == pytest.approx(traced.peak, rel=0.1)
+
+
+def test_what_one_of_many_processes_sends():
+    cfg, sample = demo()
+    step = trace_step(cfg, sample, 2, amp=False, ranks=64)
+    model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
+    units = {name: [sum(p.numel() for p in block.parameters()) for block in part.children()]
+             for name, part in model.named_modules() if name.endswith(('.blocks', '.layers'))
+             and not name.startswith('target_generator')}
+    encoder = next(name for name in units if name.startswith('backbone'))
+    # The encoder runs twice, and all once more backwards, at whose end PyTorch fetches a block in vain.
+    times = {name: 3 if name == encoder else 2 for name in units}
+    blocks, all_of_it = sum(map(sum, units.values())), sum(
+        p.numel() for p in model.parameters() if p.requires_grad)
+    assert step.collectives == dict(
+        allgather_base=3 + sum(times[name] * len(unit) for name, unit in units.items()),
+        reduce_scatter_base=1 + sum(map(len, units.values())), all_reduce=1)
+    gathered = 2 * (all_of_it - blocks) + sum(times[name] * sum(unit) for name, unit in units.items())
+    assert step.sent == pytest.approx(4 * (gathered + all_of_it), rel=0.1)  # with padding
 
 
 def test_nothing_of_a_trace_is_left_in_what_it_was_given():
