@@ -46,8 +46,12 @@ def compiler_problem():
 
 
 def pytest_collection_modifyitems(items):
-    """The longest first: of two processes none is left with them at the end."""
-    items.sort(key=lambda item: item.path.parent.name not in ('chaos', 'demo'))
+    """The longest first: of two processes none is left with them at the end. Then those that fork.
+
+    After a backward pass on another device, which some guards have, a process cannot fork for another one.
+    """
+    items.sort(key=lambda item: (item.path.parent.name not in ('chaos', 'demo'),
+                                 'on_ranks' not in item.fixturenames))
 
 
 def pytest_runtest_setup(item):

@@ -21,7 +21,7 @@ WIDTHS = {'in_channels', 'feat_channels', 'out_channels', 'conv_out_channels', '
 
 def is_small(name: str) -> bool:
     """Whether a config is for small data, and so not in the metafiles."""
-    return 'cae_vitt' in name or 'mae_vitt' in name
+    return any(small in name for small in ('cae_vitt', 'mae_vitt', 'v2_vitt_eurosat', 'v2_vitt_flowers'))
 
 
 def shrink(cfg: Config) -> None:
@@ -45,6 +45,8 @@ def shrink(cfg: Config) -> None:
             node.embed_dims = 24
         elif kind == 'TeacherFeatures':
             node.update(allow_random=True, init_cfg=None)
+            if not node.get('projection'):
+                model.head.num_outputs = 24
         elif kind in ('DALLETokenizer', 'DiscreteVAE'):
             node.update(num_codes=16, hidden_dims=8)
             if 'num_outputs' in model.get('head', {}):

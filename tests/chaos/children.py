@@ -105,6 +105,7 @@ class Child:
             signal.signal(signal.SIGHUP, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             tempfile.tempdir = tempfile.mkdtemp('', '.tmp-', folder)
+            os.environ['XDG_CACHE_HOME'] = tempfile.tempdir
             sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
             for number, file in enumerate(self.files[:2], 1):
                 os.dup2(file.fileno(), number)

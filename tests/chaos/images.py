@@ -56,7 +56,7 @@ def run_case(case: Case, base: Path, _) -> None:
 def lay_out(folder: Path, picture: pictures.Picture, kind: str) -> Path:
     """A folder in the layout of the task; returns where in it the strange picture is."""
     rng = np.random.default_rng(0)
-    place = folder / {'seg': 'images/training', 'det': 'train'}.get(kind, 'train/a')
+    place = folder / {'seg': 'images/training', 'det': 'train2017'}.get(kind, 'train/a')
     place.mkdir(parents=True)
     names = [f'{i:02d}.jpg' for i in range(GOOD)]
     for name in names:
@@ -75,7 +75,7 @@ def lay_out(folder: Path, picture: pictures.Picture, kind: str) -> Path:
             annotations=[dict(box, id=i, image_id=i) for i in range(GOOD + 1)],
             categories=[dict(id=1, name='one')])
         (folder / 'annotations').mkdir()
-        for part in ('train', 'val'):
+        for part in ('train2017', 'val2017'):
             (folder / f'annotations/instances_{part}.json').write_text(json.dumps(content))
     else:
         for other in ('train/b', 'val/a', 'val/b'):
