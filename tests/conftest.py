@@ -46,12 +46,8 @@ def compiler_problem():
 
 
 def pytest_collection_modifyitems(items):
-    """The longest first: of two processes none is left with them at the end. Then those that fork.
-
-    After a backward pass on another device, which some guards have, a process cannot fork for another one.
-    """
-    items.sort(key=lambda item: (item.path.parent.name not in ('chaos', 'demo'),
-                                 'on_ranks' not in item.fixturenames))
+    """The longest first: of two processes none is left with them at the end."""
+    items.sort(key=lambda item: item.path.parent.name not in ('chaos', 'demo'))
 
 
 def pytest_runtest_setup(item):
@@ -86,6 +82,15 @@ def workers_are_ended_soon():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL', 0.5)
         yield
+
+
+@pytest.fixture(scope='session', autouse=True)
+def forks_can_compute_gradients():
+    """The first backward pass starts a thread for each device, and fake tensors pretend to have a GPU.
+
+    A process with such threads cannot fork for another backward pass: so the first one is before them.
+    """
+    torch.ones(1, requires_grad=True).sum().backward()
 
 
 @pytest.fixture(scope='session', autouse=True)
