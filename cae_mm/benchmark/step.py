@@ -31,6 +31,7 @@ from torchvision.ops import roi_align
 from cae_mm.benchmark.cost import on_meta
 from cae_mm.benchmark.memory import Memory, bytes_of
 from cae_mm.datasets.annotations import leaf_datasets
+from cae_mm.engine.keys import dicts
 from cae_mm.engine.sharding import ShardedModel
 from cae_mm.positions import sincos_positions
 
@@ -118,10 +119,10 @@ def trace_step(cfg: Config, sample: dict, batch: int, amp: bool, checkpointing: 
     settings, wrapper = cfg.model, cfg.optim_wrapper
     if settings.get('data_preprocessor') is None and 'data_preprocessor' in cfg:
         settings.data_preprocessor = cfg.data_preprocessor
-    if tokenizer := settings.get('target_generator'):
-        tokenizer.pop('init_cfg', None)
-        if 'allow_random' in inspect.signature(MODELS.get(tokenizer.type)).parameters:
-            tokenizer.allow_random = True
+    for part in dicts(settings.get('target_generator')):
+        part.pop('init_cfg', None)
+        if 'type' in part and 'allow_random' in inspect.signature(MODELS.get(part.type)).parameters:
+            part.allow_random = True
     if checkpointing is not None:
         settings.backbone.with_cp = checkpointing
     if wrapper.type.endswith('AutocastOptimWrapper'):

@@ -45,7 +45,8 @@ def test_what_cannot_be_known_is_asked_for():
 
 
 @pytest.mark.parametrize('path', [
-    pytest.param(path, marks=[pytest.mark.slow] * (not path.endswith('_demo.py'))) for path in TRAININGS])
+    pytest.param(path, marks=[pytest.mark.slow] * (not path.endswith(('_demo.py', 'beit_vitt_eurosat.py'))))
+    for path in TRAININGS])
 def test_every_config(path):
     estimate = Estimate(Config.fromfile(CONFIGS / path), gpus=8)
     step, usual = estimate.step, estimate.operations
