@@ -1,4 +1,5 @@
-# A small CAE for 64 px images such as EuroSAT's: 4.59 M parameters, 20 minutes on 2 CPU cores.
+# A small CAE for 64 px images such as EuroSAT's: 4.59 M parameters, 20 minutes on 2 CPU cores. More epochs
+# learn more: docs/evidence.md has 56 of them.
 #   tools/train.py configs/tokenizer/dvae_eurosat.py --data-root DIR
 #   tools/train.py configs/pretrain/cae_vitt_eurosat.py --data-root DIR
 _base_ = ['../_base_/default_runtime.py', '../_base_/datasets/pretrain_small.py',
