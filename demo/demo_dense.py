@@ -40,6 +40,7 @@ from cae_mm.visualization.figure import save_figure
 STARTS = {'scratch': 'from scratch', 'cae': 'from CAE'}
 NUM_PICTURES = 4
 MIN_SCORE, MIN_PIXELS = 0.5, 15  # of an object; of a segment that gets a name
+LABELLED = 64  # of the 320 scenes for training
 # Crops of a scene in which digits have the size that they will have.
 SCALE = 'train_dataloader.dataset.dataset.pipeline.1.scale=[0.15,0.35]'
 
@@ -67,6 +68,8 @@ class Task:
     layout: str
     metrics: dict[str, str]  # the column of the report -> the name in the log
     percent: int  # what 1 in the log is
+    length: int  # epochs or iterations, as the config counts
+    few: tuple[str, ...] = ()  # settings for the few labelled pictures
 
     def work_dir(self, out: Path, start: str) -> Path:
         """Directory of the training from one of ``STARTS``."""
@@ -79,11 +82,12 @@ class Task:
             out (Path): directory of the demo.
             start (str): see ``STARTS``.
             pretrained (Path): checkpoint of CAE.
-            length (int, optional): epochs or iterations, as the config counts; its own by default.
+            length (int, optional): another one than the task's.
         """
         cfg = Config.fromfile(ROOT / self.config)
-        loop, unit = cfg.train_cfg, 'epoch' if 'max_epochs' in cfg.train_cfg else 'iter'
-        options = [f'max_{unit}s={length}'] if length else []
+        unit = 'epoch' if 'max_epochs' in cfg.train_cfg else 'iter'
+        options = [f'train_dataloader.dataset.dataset.indices={LABELLED}',
+                   *([f'max_{unit}s={length}'] if length else self.few)]
         if length and unit == 'iter':  # the warm-up is no longer
             options.append(f'param_scheduler.0.end={min(cfg.param_scheduler[0].end, length + 1)}')
         if start == 'scratch':
@@ -92,8 +96,7 @@ class Task:
         return Step(f'Train {self.model} {STARTS[start]}', [
             'tools/train.py', self.config, '--work-dir', self.work_dir(out, start), '--data-root',
             out / 'data' / self.layout, '--pretrained', pretrained, '--resume',
-            *(['--cfg-options', *options] if options else [])],
-            self.work_dir(out, start) / f'{unit}_{length or loop[f"max_{unit}s"]}.pth')
+            '--cfg-options', *options], self.work_dir(out, start) / f'{unit}_{length or self.length}.pth')
 
     def results(self, out: Path, start: str) -> dict[str, float]:
         """The last numbers of a training, in percent."""
@@ -104,8 +107,9 @@ class Task:
 
 TASKS = {
     'objects': Task('Mask R-CNN', 'configs/det/mask_rcnn_cae_vitt_demo.py', 'coco',
-                    {'box AP': 'coco/bbox_mAP', 'mask AP': 'coco/segm_mAP'}, 100),
-    'segments': Task('UperNet', 'configs/seg/upernet_cae_vitt_demo.py', 'ade', {'mIoU': 'mIoU'}, 1)}
+                    {'box AP': 'coco/bbox_mAP', 'mask AP': 'coco/segm_mAP'}, 100, 30,
+                    ('max_epochs=30', 'train_cfg.val_interval=10', 'param_scheduler.1.milestones=[25]')),
+    'segments': Task('UperNet', 'configs/seg/upernet_cae_vitt_demo.py', 'ade', {'mIoU': 'mIoU'}, 1, 600)}
 
 
 @dataclass
@@ -223,8 +227,7 @@ def result_table(out: Path) -> list[list[str]]:
 def report(steps: Steps, table: list[list[str]], pictures: dict[str, Path]) -> None:
     """Write ``report_dense.html``."""
     out = steps.out
-    labelled = Config.fromfile(ROOT / TASKS['objects'].config).train_dataloader.dataset.dataset.indices
-    number = dict(labelled=labelled, scenes=count(out / 'data/scenes'),
+    number = dict(labelled=LABELLED, scenes=count(out / 'data/scenes'),
                   val=count(out / 'data/coco/val2017'))
     draw_curves(
         {name: [task.work_dir(out, start) for task in TASKS.values()] for start, name in STARTS.items()},

@@ -1,12 +1,12 @@
 # Mask R-CNN on the demo's CAE, for the demo's scenes of digits, 128 x 128: minutes on 2 CPU cores.
-#   tools/train.py configs/det/mask_rcnn_cae_vitt_demo.py --pretrained demo_out/pretrain_scenes/epoch_20.pth
+#   tools/train.py configs/det/mask_rcnn_cae_vitt_demo.py --pretrained demo_out/pretrain/epoch_10.pth
 # The same network from scratch; the decay with depth is for pre-trained layers:
 #   ... --pretrained none --cfg-options optim_wrapper.paramwise_cfg.layer_decay_rate=1
 _base_ = './mask_rcnn_cae_vitb_1x_coco.py'
 data_root = 'demo_out/data/coco'
 num_classes = 10
 classes = [*map(str, range(10))]
-pretrained = 'demo_out/pretrain_scenes/epoch_20.pth'
+pretrained = 'demo_out/pretrain/epoch_10.pth'
 
 # Keys that change results.
 strides = [2, 4, 8, 16]  # of patches of 8 px, from a quarter to twice
@@ -50,8 +50,7 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=4, num_workers=1,
     dataset=dict(dataset=dict(
-        data_root=data_root, metainfo=dict(classes=classes), pipeline=train_pipeline,
-        indices=64)))  # of 320: labels are few
+        data_root=data_root, metainfo=dict(classes=classes), pipeline=train_pipeline)))
 val_dataloader = dict(
     batch_size=8, num_workers=1,
     dataset=dict(data_root=data_root, metainfo=dict(classes=classes), pipeline=test_pipeline))
@@ -62,9 +61,9 @@ optim_wrapper = dict(
 auto_scale_lr = dict(base_batch_size=4)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, end=51),
-    dict(type='MultiStepLR', milestones=[25], gamma=0.1, by_epoch=True),
+    dict(type='MultiStepLR', milestones=[5], gamma=0.1, by_epoch=True),
 ]
-train_cfg = dict(max_epochs=30, val_interval=10)
+train_cfg = dict(max_epochs=6, val_interval=2)
 
 # Keys that do not.
-default_hooks = dict(checkpoint=dict(interval=10, max_keep_ckpts=1))
+default_hooks = dict(checkpoint=dict(interval=2, max_keep_ckpts=1))

@@ -1,12 +1,12 @@
 # UperNet on the demo's CAE, for the demo's scenes of digits, 128 x 128: minutes on 2 CPU cores.
-#   tools/train.py configs/seg/upernet_cae_vitt_demo.py --pretrained demo_out/pretrain_scenes/epoch_20.pth
+#   tools/train.py configs/seg/upernet_cae_vitt_demo.py --pretrained demo_out/pretrain/epoch_10.pth
 # The same network from scratch; the decay with depth is for pre-trained layers:
 #   ... --pretrained none --cfg-options optim_wrapper.paramwise_cfg.layer_decay_rate=1
 _base_ = './upernet_cae_vitb_160k_ade20k.py'
 data_root = 'demo_out/data/ade'
 num_classes = 11
 classes = ['background', *map(str, range(10))]
-pretrained = 'demo_out/pretrain_scenes/epoch_20.pth'
+pretrained = 'demo_out/pretrain/epoch_10.pth'
 
 # Keys that change results.
 crop_size = (128, 128)
@@ -43,8 +43,7 @@ test_pipeline = [
 dataset = dict(
     type='BaseSegDataset', reduce_zero_label=True, metainfo=dict(classes=classes), data_root=data_root)
 train_dataloader = dict(
-    batch_size=4, num_workers=1, dataset=dict(dataset=dict(
-        **dataset, pipeline=train_pipeline, indices=64)))  # of 320: labels are few
+    batch_size=4, num_workers=1, dataset=dict(dataset=dict(**dataset, pipeline=train_pipeline)))
 val_dataloader = dict(num_workers=1, batch_size=8, dataset=dict(**dataset, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 del dataset
