@@ -39,7 +39,7 @@ def test_from_end_to_end(tmp_path):
         assert re.search(rf'^{row}( +[-+\d.]+){{3}}$', table, re.M), table
     html = (tmp_path / 'report_dense.html').read_text()
     assert html.count('data:image/png') == 3
-    for start in ('none', tmp_path / 'pretrain_scenes/epoch_3.pth'):
+    for start in ('none', f'{tmp_path.name}/pretrain_scenes/epoch_3.pth'):
         assert html.count(f'--pretrained {start}') == 2
     assert html.count('layer_decay_rate=1') == 2
     logs = sorted(tmp_path.glob('*/*/vis_data/scalars.json'))
