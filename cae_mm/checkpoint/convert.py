@@ -1,5 +1,4 @@
 """Checkpoints of one origin in the form of another, whole and exact, or not at all."""
-import re
 from pathlib import Path
 
 import torch
@@ -33,7 +32,14 @@ from cae_mm.checkpoint.names import (
     theirs_to_ours,
     translate,
 )
-from cae_mm.checkpoint.shapes import check_beside, check_grid, check_shapes
+from cae_mm.checkpoint.shapes import (
+    SHARED_TABLE,
+    block_names,
+    check_beside,
+    check_encoder,
+    check_grid,
+    check_shapes,
+)
 from cae_mm.checkpoint.tables import (
     TABLE,
     check_class_row,
@@ -43,9 +49,7 @@ from cae_mm.checkpoint.tables import (
     without_positions,
 )
 
-SHARED_TABLE = 'backbone.rel_pos_bias.relative_position_bias_table'
 SCALES = ('gamma_1', 'gamma_2')
-NORM = {'backbone.norm.weight', 'backbone.norm.bias'}
 REGRESSOR_NORM = {'neck.norm.weight', 'neck.norm.bias'}
 NORM_OF = {'token': "all tokens, as for our out_type='cls_token'",
            'mean': "the mean of the patch tokens, as for our out_type='avg_featmap'"}
@@ -217,39 +221,6 @@ def _adapt(ours: dict[str, Tensor], layout: str, report: list[str]) -> None:
         ours |= {name: ours[one] for name in ('neck.pos_embed', 'head.pos_embed')}
 
 
-def check_encoder(ours: dict[str, Tensor], final_norm: bool = True) -> None:
-    """Refuse less than a whole encoder.
-
-    Args:
-        ours (dict[str, Tensor]): with our names.
-        final_norm (bool): its final norm is needed.
-
-    Raises:
-        ValueError: naming what is missing.
-    """
-    blocks = block_names(ours)
-    if beyond := [block for i, block in enumerate(blocks) if block != f'backbone.blocks.{i}.']:
-        raise ValueError(f'less than a whole encoder of {len(blocks)} blocks: {beyond[0]} follows '
-                         f'{blocks.index(beyond[0])} of them')
-    optional = {SHARED_TABLE, *('backbone.blocks.{}.' + name for name in (
-        'attn.qkv.bias', TABLE, 'attn.q.weight', 'attn.k.weight', 'attn.v.weight'))}
-    whole = {name.format(i) for _, name in theirs_to_ours('cae_mm', 'backbone.') for i in range(len(blocks))
-             if name.startswith('backbone.') and name not in optional}
-    missing = whole - NORM - ours.keys()
-    if missing:
-        raise ValueError(f'less than a whole encoder of {len(blocks)} blocks, missing {len(missing)}: '
-                         f'{some(sorted(missing))}')
-    if final_norm and not NORM <= ours.keys():
-        raise ValueError('the encoder has no final norm (norm.weight, norm.bias), without which its '
-                         'features mean nothing. For detection and segmentation, which take them before '
-                         'the norm, load it into CAEViT(final_norm=False)')
-    for block in block_names(ours):
-        hidden, inputs = ours[block + 'mlp.fc1.weight'].shape[0], ours[block + 'mlp.fc2.weight'].shape[1]
-        if hidden != inputs:
-            raise ValueError(f'{block}mlp.fc1 has {hidden} outputs and fc2 {inputs} inputs: a gated MLP '
-                             '(SwiGLU), which ours is not')
-
-
 def from_ours(ours: dict[str, Tensor], target: str, pooling: str | None = None,
               report: list[str] | None = None) -> dict[str, Tensor]:
     """Names and arrays of another layout; arguments and errors are those of ``convert``."""
@@ -307,12 +278,6 @@ def from_ours(ours: dict[str, Tensor], target: str, pooling: str | None = None,
 def kind_of(ours: dict[str, Tensor]) -> str:
     """One of ``KINDS``, or 'encoder' alone."""
     return next((kind for kind, name in KINDS.items() if name in ours), 'encoder')
-
-
-def block_names(ours: dict[str, Tensor]) -> list[str]:
-    """'backbone.blocks.0.' and so on, as far as there are arrays of them."""
-    blocks = {found[0] for name in ours if (found := re.match(r'backbone\.blocks\.(\d+)\.', name))}
-    return sorted(blocks, key=lambda block: (len(block), block))
 
 
 def _drop_zero_tables(ours: dict[str, Tensor], report: list[str]) -> None:

@@ -13,7 +13,7 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 
-from cae_mm.checkpoint.convert import block_names, check_encoder, convert, detect_origin, to_ours
+from cae_mm.checkpoint.convert import convert, detect_origin, to_ours
 from cae_mm.checkpoint.facts import (
     FACTS,
     KEY,
@@ -24,7 +24,7 @@ from cae_mm.checkpoint.facts import (
     heads_of,
 )
 from cae_mm.checkpoint.files import FileError, read_weights
-from cae_mm.checkpoint.shapes import check_grid, check_shapes
+from cae_mm.checkpoint.shapes import block_names, check_encoder, check_grid, check_shapes
 from cae_mm.checkpoint.sources import fetch
 from cae_mm.checkpoint.tables import TABLE, tables_of
 from cae_mm.models.vit import ARCHITECTURES, ENCODERS, CAEViT

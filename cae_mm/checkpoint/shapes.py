@@ -1,11 +1,15 @@
-"""Do the arrays of a model of ours fit each other?"""
+"""Is a model of ours whole, and do its arrays fit each other?"""
 import re
 from collections import defaultdict
 
 from torch import Tensor
 
-from cae_mm.checkpoint.tables import tables_of
+from cae_mm.checkpoint.names import some, theirs_to_ours
+from cae_mm.checkpoint.tables import TABLE, tables_of
 from cae_mm.positions import grid_of, window_rows, window_text
+
+SHARED_TABLE = 'backbone.rel_pos_bias.relative_position_bias_table'
+NORM = {'backbone.norm.weight', 'backbone.norm.bias'}
 
 # What a letter stands for is the same in the whole model, but for W, the width of the array's part, and for
 # H and A, the hidden width and that of the attention, which each part has its own of.
@@ -42,6 +46,45 @@ BESIDE = {name: [f'{pair}.{kind}' for pair in pairs.split() for kind in ('weight
     (r'head\.(query_token|norm_.|cross_attn|bn).*', 'head.fc head.norm_q head.norm_k head.norm_v '
      'head.cross_attn.proj', 'head.query_token head.cross_attn.q.weight head.cross_attn.k.weight '
      'head.cross_attn.v.weight head.bn.running_mean head.bn.running_var'))}
+
+
+def block_names(ours: dict[str, Tensor]) -> list[str]:
+    """'backbone.blocks.0.' and so on, as far as there are arrays of them."""
+    blocks = {found[0] for name in ours if (found := re.match(r'backbone\.blocks\.(\d+)\.', name))}
+    return sorted(blocks, key=lambda block: (len(block), block))
+
+
+def check_encoder(ours: dict[str, Tensor], final_norm: bool = True) -> None:
+    """Refuse less than a whole encoder.
+
+    Args:
+        ours (dict[str, Tensor]): with our names.
+        final_norm (bool): its final norm is needed.
+
+    Raises:
+        ValueError: naming what is missing.
+    """
+    blocks = block_names(ours)
+    if beyond := [block for i, block in enumerate(blocks) if block != f'backbone.blocks.{i}.']:
+        raise ValueError(f'less than a whole encoder of {len(blocks)} blocks: {beyond[0]} follows '
+                         f'{blocks.index(beyond[0])} of them')
+    optional = {SHARED_TABLE, *('backbone.blocks.{}.' + name for name in (
+        'attn.qkv.bias', TABLE, 'attn.q.weight', 'attn.k.weight', 'attn.v.weight'))}
+    whole = {name.format(i) for _, name in theirs_to_ours('cae_mm', 'backbone.') for i in range(len(blocks))
+             if name.startswith('backbone.') and name not in optional}
+    missing = whole - NORM - ours.keys()
+    if missing:
+        raise ValueError(f'less than a whole encoder of {len(blocks)} blocks, missing {len(missing)}: '
+                         f'{some(sorted(missing))}')
+    if final_norm and not NORM <= ours.keys():
+        raise ValueError('the encoder has no final norm (norm.weight, norm.bias), without which its '
+                         'features mean nothing. For detection and segmentation, which take them before '
+                         'the norm, load it into CAEViT(final_norm=False)')
+    for block in block_names(ours):
+        hidden, inputs = ours[block + 'mlp.fc1.weight'].shape[0], ours[block + 'mlp.fc2.weight'].shape[1]
+        if hidden != inputs:
+            raise ValueError(f'{block}mlp.fc1 has {hidden} outputs and fc2 {inputs} inputs: a gated MLP '
+                             '(SwiGLU), which ours is not')
 
 
 def check_beside(ours: dict[str, Tensor]) -> None:
