@@ -70,10 +70,17 @@ def curves(records: dict, data: str, minutes: str, path: Path) -> None:
 
 
 def write(records: dict) -> None:
-    """Put the tables between the markers of docs/evidence.md, and draw the curves beside it."""
+    """Put the tables between the markers of docs/evidence.md, and draw the curves beside it.
+
+    Raises:
+        ValueError: when there is no marker.
+    """
     page = DOCS / 'evidence.md'
     text = page.read_text()
-    for marker in re.findall(r'<!-- table (\S+ \S+) -->', text):
+    if not (markers := re.findall(r'<!-- table (\S+ \S+) -->', text)):
+        raise ValueError(f'{page} has no place for a table: two lines, <!-- table DATA MINUTES --> and '
+                         '<!-- end -->, are one, as in <!-- table eurosat 12 -->')
+    for marker in markers:
         data, minutes = marker.split()
         new = f'<!-- table {marker} -->\n{table(records, data, minutes)}\n<!-- end -->'
         text = re.sub(rf'<!-- table {re.escape(marker)} -->.*?<!-- end -->', lambda _, new=new: new, text,

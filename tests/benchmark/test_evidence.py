@@ -72,6 +72,9 @@ def test_table(make_run, tmp_path, monkeypatch):
     monkeypatch.setattr(evidence_table, 'DOCS', tmp_path)
     (tmp_path / 'images').mkdir()
     page = 'a\n<!-- table eurosat 12 -->\nold\n<!-- end -->\n![b](images/evidence_eurosat_12.png)\n'
+    (tmp_path / 'evidence.md').write_text('no place')
+    with pytest.raises(ValueError, match='has no place for a table'):
+        evidence_table.write(evidence.read())
     (tmp_path / 'evidence.md').write_text(page)
     evidence_table.write(evidence.read())
     text = (tmp_path / 'evidence.md').read_text()
