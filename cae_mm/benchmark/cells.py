@@ -44,15 +44,10 @@ REPORTED = 'loaded the whole encoder', 'loaded all of', 'new parts'  # what the 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """A model, a task and a seed.
+    """A model, a task and a seed, of the training or of a random encoder.
 
-    Args:
-        suite, model, task: see there.
-        seed (int): of the training, or of a random encoder.
-        data (Data): of the task.
-        out (Path): folder of the benchmark.
-        gpus (int): of this machine; 0 is its CPU.
-        extra (tuple[str, ...]): options of a training beside those of the task.
+    ``data`` are those of the task, ``out`` is the folder of the benchmark, ``gpus`` of this machine, of
+    which 0 is its CPU, and ``extra`` options of a training beside those of the task.
     """
 
     suite: Suite
@@ -180,11 +175,7 @@ class Cell:
                 '--cfg-options', *settings, *self.options]
 
     def check_weights(self) -> None:
-        """Read the weights into the encoder, as the tasks will.
-
-        Raises:
-            ValueError, RuntimeError: naming the model and what does not fit.
-        """
+        """Read the weights into the encoder, as the tasks will; errors name the model."""
         if self.model.is_random:
             return
         name = self.model.encoder or self.suite.encoder
@@ -204,11 +195,7 @@ class Cell:
         return json.loads(path.read_text()) if path.is_file() else None
 
     def run(self, show) -> dict:
-        """Run the command, and keep the record of it.
-
-        Raises:
-            RuntimeError: with the last lines of its output, when it fails.
-        """
+        """Run the command and keep its record; a RuntimeError has the last lines of the output."""
         log, start, lines = self.folder / 'output.log', time.time(), []
 
         def watch(line):
@@ -227,11 +214,7 @@ class Cell:
         return record
 
     def _measured(self, lines: list[str]) -> dict:
-        """The record: the numbers, and all that a table says of them.
-
-        Raises:
-            RuntimeError: when the metric of the task is not among what was measured.
-        """
+        """The record: the numbers, and all that a table says of them."""
         task, name = self.task, self.task.metric
         if task.trains:
             scalars = read_scalars(self.folder / 'run')

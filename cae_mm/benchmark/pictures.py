@@ -52,15 +52,9 @@ def draw_losses(records: Sequence[dict], path: Path) -> Path | None:
 
 @torch.no_grad()
 def draw_encoders(cells: Sequence[Cell], folder: Path, out: Path) -> dict[str, Path]:
-    """What the patches mean to each encoder, and what its class token looks at.
+    """What the patches mean to each encoder, of a cell each, and what its class token looks at.
 
-    Args:
-        cells (Sequence[Cell]): one for each model.
-        folder (Path): of pictures.
-        out (Path): folder to write.
-
-    Returns:
-        dict[str, Path]: PNG files of 'patches' and, of the models that have a class token, 'attention'.
+    PNG files, of pictures in ``folder``, by 'patches' and, of models that have a class token, 'attention'.
     """
     random.seed(0)
     chosen = choose_images([folder], PICTURES)
@@ -85,13 +79,7 @@ def draw_encoders(cells: Sequence[Cell], folder: Path, out: Path) -> dict[str, P
 
 
 def draw_predictions(cells: Sequence[Cell], folder: Path, out: Path) -> Path:
-    """What the trained models of a task find in pictures, a column for each.
-
-    Args:
-        cells (Sequence[Cell]): one for each model, of one task of detection or segmentation, and done.
-        folder (Path): of pictures.
-        out (Path): PNG file to write.
-    """
+    """What the trained models of a task find in pictures of ``folder``, a column for each, as a PNG."""
     names = sorted(list_images(folder))[:PICTURES]
     figure = Figure(figsize=(3.4 * len(cells), 2.6 * len(names) + 0.3), layout='constrained')
     axes = figure.subplots(len(names), len(cells), squeeze=False)

@@ -7,17 +7,9 @@ RESAMPLES, LEVEL = 2000, 95.  # percent
 
 
 def resampled(right: Mapping[str, Sequence[str]], seed: int = 0) -> dict[str, np.ndarray]:
-    """Accuracies of models on the same resampled images.
+    """(RESAMPLES,) accuracies in percent of each model on the same resampled images, the mean of its seeds.
 
-    Args:
-        right (Mapping[str, Sequence[str]]): for each model the digits of its seeds, see ``as_digits``.
-        seed (int): of the resampling.
-
-    Returns:
-        dict[str, np.ndarray]: (RESAMPLES,) percent, the mean of the seeds; each model with the same images.
-
-    Raises:
-        ValueError: when the models saw other numbers of images.
+    Of the digits of the seeds, see ``as_digits``; a ValueError when models saw other numbers of images.
     """
     shares = {label: np.mean([np.frombuffer(digits.encode(), np.uint8) - ord('0') for digits in seeds], 0)
               for label, seeds in right.items()}

@@ -60,24 +60,22 @@ def convert(state: dict[str, Tensor], source: str | None = None, target: str = '
             positions: str | None = None, report: list[str] | None = None) -> dict[str, Tensor]:
     """Translate a state dict exactly: both models compute the same.
 
-    A bias of the keys, which timm's and mmpretrain's ViT have, adds the same number to all logits
-    of a query, so that the softmax removes it: it is dropped coming in and zero going out. A model
-    without layer scale comes in with scales of 1.
+    A bias of the keys, which timm's and mmpretrain's ViT have, is removed by the softmax: it is dropped
+    coming in and zero going out. A model without layer scale comes in with scales of 1.
 
     Args:
         state (dict[str, Tensor]): of an encoder, a pre-training model, a classifier or a probe.
         source (str, optional): one of ``LAYOUTS``; detected by default.
         target (str): one of ``LAYOUTS``.
         export (str): 'full' translates every array, 'encoder' leaves out what stands on it.
-        pooling (str, optional): what the target's final norm normalises, 'token' (all tokens) or
-            'mean' (the mean of the patch tokens); by default what the source's does, and for ours,
-            whose names do not tell, the mean for a classifier, else the tokens.
+        pooling (str, optional): what the target's final norm normalises, 'token' (all tokens) or 'mean'
+            (the mean of the patch tokens); by default as in the source, and for ours, whose names do not
+            tell, the mean for a classifier, else the tokens.
         img_size, positions: height and width of the target's images, see ``fit_positions``.
         report (list[str], optional): what happened is appended, line by line.
 
     Raises:
-        ValueError: for an unknown origin, less than a whole encoder or head, or arrays that have no
-            place in the target; names them.
+        ValueError: for an unknown origin, less than a whole model, or arrays without a place in the target.
     """
     for what, value, known in (('target', target, LAYOUTS), ('export', export, ('full', 'encoder')),
                                ('pooling', pooling, (None, *NORMS))):
@@ -104,10 +102,8 @@ def convert_file(path: str | Path, out: str | Path, target: str = 'cae_mm',
     """Translate a checkpoint file; the new one appears whole or not at all.
 
     Args:
-        path (str | Path): checkpoint of any known origin.
-        out (str | Path): .pth or .pt, in the form that the target's users load, or .safetensors.
-        num_heads (int, optional): attention heads, where the file does not say and they are not the
-            usual ones of its origin, see ``heads_of``.
+        path, out (str | Path): a checkpoint of any known origin, and a .pth, .pt or .safetensors to write.
+        num_heads (int, optional): attention heads, where ``heads_of`` and the file do not tell them.
         target (str), **options: see ``convert``; or 'lwdetr', see ``for_lwdetr``.
 
     Returns:
@@ -147,11 +143,7 @@ def convert_file(path: str | Path, out: str | Path, target: str = 'cae_mm',
 
 def to_ours(state: dict[str, Tensor], layout: str, export: str = 'full',
             report: list[str] | None = None) -> dict[str, Tensor]:
-    """Our names and arrays of a state dict, whole or not; the arguments are those of ``convert``.
-
-    Raises:
-        ValueError: when arrays have no place in our models; names them.
-    """
+    """Our names and arrays of a state dict, whole or not; arguments and errors are those of ``convert``."""
     report = [] if report is None else report
     prefix = prefix_of(state, layout)
     pairs = theirs_to_ours(layout, prefix)

@@ -56,21 +56,17 @@ def load_backbone(backbone: CAEViT, path: str | Path, prefix: str = 'backbone.',
                   resize_rel_pos: bool = False, trained_with: dict | None = None) -> None:
     """Fill the whole encoder from a checkpoint of any known origin, or raise.
 
-    A sine-cosine table of another patch grid is replaced by the exact one of the encoder's grid, or,
-    with ``pos_mode='resize'``, any table by its bicubic enlargement. Relative position tables that
-    the checkpoint does not have start at zero. What is known of the checkpoint's training is left as
-    ``backbone.trained_with``.
+    A sine-cosine table of another patch grid is replaced by that of the encoder's grid, or, with
+    ``pos_mode='resize'``, any table by its bicubic enlargement. Relative position tables that it does not
+    have start at zero. What is known of its training is left as ``backbone.trained_with``.
 
     Args:
         backbone (CAEViT): the encoder.
-        path (str | Path): checkpoint of ours, the official code, mmpretrain, timm or transformers, see
-            ``fetch``.
+        path (str | Path): checkpoint of ours, the authors, mmpretrain, timm or transformers, see ``fetch``.
         prefix (str): what the encoder's keys begin with in the file; if none does, all keys count.
-        resize_rel_pos (bool): resize relative position tables of another window, see
-            ``resize_window``, instead of refusing them.
-        trained_with (dict, optional): facts that the file does not state, or wrongly, by the names
-            of ``facts_of``: ``dict(num_heads=12)`` for heads that are not the usual ones of its
-            origin, see ``heads_of``. None in it: unknown, not to be compared.
+        resize_rel_pos (bool): resize relative position tables of another window instead of refusing them.
+        trained_with (dict, optional): facts that the file does not state, or wrongly, such as
+            ``dict(num_heads=12)`` for heads that are not the usual ones. None in it: not to be compared.
 
     Raises:
         FileNotFoundError, ValueError: see ``read_checkpoint`` and ``convert``.
@@ -108,16 +104,10 @@ def load_backbone(backbone: CAEViT, path: str | Path, prefix: str = 'backbone.',
 
 
 def encoder_of(backbone: nn.Module) -> nn.Module:
-    """The encoder of a model as the evaluations read it: one of ours is itself, others become one of ours.
+    """The encoder of a model as the evaluations read it, or a ValueError.
 
-    Args:
-        backbone (nn.Module): of mmpretrain's MAE, BEiT or CAE, or with the interface of ``CAEViT``.
-
-    Returns:
-        nn.Module: for the former a ``CAEViT`` with a copy of the weights, on their device.
-
-    Raises:
-        ValueError: when it is neither.
+    What has the interface of ``CAEViT`` is itself; that of mmpretrain's MAE, BEiT or CAE becomes a
+    ``CAEViT`` with a copy of the weights, on their device.
     """
     if hasattr(backbone, 'encode'):
         return backbone
@@ -131,14 +121,9 @@ def encoder_of(backbone: nn.Module) -> nn.Module:
     encoder.load_state_dict({name.removeprefix('backbone.'): value for name, value in given.items()})
     return encoder.to(next(backbone.parameters()).device)
 def arguments_of(path: str | Path, num_heads: int | None = None) -> dict:
-    """Arguments of the ``CAEViT`` that is in a checkpoint, as far as its numbers depend on them.
+    """Arguments of the ``CAEViT`` in a checkpoint, as far as its numbers depend on them.
 
-    Args:
-        path (str | Path): see ``load_backbone``.
-        num_heads (int, optional): attention heads, where they are not known from the file.
-
-    Raises:
-        FileNotFoundError, ValueError: see ``load_backbone``; where the heads are not known.
+    ``num_heads`` are its attention heads, where the file does not tell; raises as ``load_backbone`` does.
     """
     state, meta = read_weights(path := fetch(path))
     state = state.under('backbone.')
@@ -245,13 +230,12 @@ def pretrained_encoder(checkpoint: str | Path, prefix: str = '', **options) -> p
 class StrictLoadHook(Hook):
     """Refuse a checkpoint that does not fit the model exactly, before anything is loaded.
 
-    Without it mmengine's Runner only warns, and resumes with random weights. What the arrays do not
-    tell, see ``facts_of``, is written into every checkpoint and compared too.
+    mmengine's Runner only warns, and resumes with random weights. What the arrays do not tell, see
+    ``facts_of``, is written into every checkpoint and compared too.
 
     Args:
-        new_parts (Sequence[str]): parts of the model that keep their initial weights when training
-            starts from ``load_from``, whatever the checkpoint has for them, such as
-            'roi_head.bbox_head.fc_cls' for other classes. Resuming and testing load all.
+        new_parts (Sequence[str]): parts of the model that keep their initial weights when training starts
+            from ``load_from``, such as 'roi_head.bbox_head.fc_cls' for other classes.
     """
 
     def __init__(self, new_parts: Sequence[str] = ()):
@@ -269,9 +253,7 @@ class StrictLoadHook(Hook):
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Compare keys, shapes and facts, and leave the new parts out.
 
-        Raises:
-            RuntimeError: naming what is missing, unexpected, of another shape or contradictory.
-            ValueError: for new parts that the model does not have, and for what is no state dict.
+        A RuntimeError names what does not fit, a ValueError new parts that the model does not have.
         """
         model, file = _unwrapped(runner.model), runner._load_from or 'the checkpoint'
         own, state = model.state_dict(), checkpoint.get('state_dict', checkpoint)

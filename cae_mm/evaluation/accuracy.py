@@ -33,10 +33,7 @@ def as_digits(right: Tensor) -> str:
 class RecordedAccuracy(Accuracy):
     """mmpretrain's Accuracy, which can write down which images are right, to compare classifiers on them.
 
-    Args:
-        out (str, optional): file to write at each evaluation: a digit for each image, in their order, 1
-            where the label with the highest score is the true one.
-        *args, **kwargs: see :class:`mmpretrain.evaluation.Accuracy`.
+    ``out`` is a file to write at each evaluation: a digit for each image, see ``as_digits``.
     """
 
     def __init__(self, *args, out=None, **kwargs):

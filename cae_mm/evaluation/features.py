@@ -43,12 +43,9 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 class CenterView:
-    """Resize the shorter side (bicubic) and crop the centre.
+    """Resize the shorter side (bicubic) and crop the centre, of (height, width) ``size`` in pixels.
 
     An image that has the size already stays as it is: small images have nothing to lose.
-
-    Args:
-        size (int | tuple[int, int]): height and width of the result, in pixels.
     """
 
     def __init__(self, size):
@@ -77,7 +74,7 @@ class LabelledFolder(Dataset):
 
     Raises:
         FileNotFoundError: when there is no such folder.
-        ValueError: when it has no folders, or one without images; names them. See ``ImageFolder``.
+        ValueError: when it has no folders, or one without images; names them.
     """
 
     def __init__(self, directory, img_size, few=None):
@@ -118,7 +115,7 @@ def collate(items: list[tuple]) -> tuple[dict | None, list[str]]:
 
 def labelled_loader(directory: str | Path, img_size: int | tuple[int, int], batch_size: int = 128,
                     num_workers: int = 0, few: dict | None = None) -> DataLoader:
-    """Loader of this rank's batches of a :class:`LabelledFolder`: every n-th, as there are n ranks.
+    """Loader of this rank's batches of a :class:`LabelledFolder`, every n-th of n ranks.
 
     The batches are those of a single rank. Its random state is its own, the training's stays.
     """
@@ -145,11 +142,7 @@ def pool(backbone: nn.Module, images: Tensor, feature: str) -> Tensor:
 
 
 def check_feature(backbone: nn.Module, feature: str) -> None:
-    """Refuse a feature that the encoder does not have.
-
-    Raises:
-        ValueError: for an unknown ``feature``, or 'cls' of an encoder without class token.
-    """
+    """A ValueError for an unknown ``feature``, or 'cls' of an encoder without class token."""
     if feature not in FEATURES:
         raise ValueError(f'feature={feature!r} is not one of {", ".join(FEATURES)}')
     if feature == 'cls' and not backbone.has_cls_token:
@@ -175,13 +168,12 @@ def extract_features(backbone: nn.Module, loader: DataLoader, preprocess: Callab
                      amp: bool = False) -> tuple[Tensor, Tensor]:
     """Run the encoder over a labelled loader, each rank over its batches.
 
-    The final norm stands where the encoder was trained with it. In pre-training it is that of each
-    token, and 'avg' is the mean of normalised patch tokens; an encoder with
-    ``out_type='avg_featmap'``, as for fine-tuning, normalises the mean, which is what its head sees.
+    The final norm stands where the encoder was trained with it. In pre-training it is that of each token,
+    and 'avg' is the mean of normalised patch tokens; an encoder with ``out_type='avg_featmap'``, as for
+    fine-tuning, normalises the mean, which is what its head sees.
 
     Args:
-        backbone (nn.Module): a ``CAEViT`` or a ``TimmViT``; runs where its parameters are, never
-            compiled.
+        backbone (nn.Module): a ``CAEViT`` or a ``TimmViT``; runs where its parameters are, never compiled.
         loader (DataLoader): see :func:`labelled_loader`.
         preprocess (Callable): data preprocessor, gives ``inputs`` (B, 3, H, W) on the device of the
             encoder.
@@ -190,8 +182,8 @@ def extract_features(backbone: nn.Module, loader: DataLoader, preprocess: Callab
         amp (bool): run the encoder in bfloat16.
 
     Returns:
-        tuple[Tensor, Tensor]: of all ranks, in the order of the files: features (n, C) float32 and
-        labels (n,) int64, on the CPU. Files that cannot be read are left out, and named in the log.
+        tuple[Tensor, Tensor]: of all ranks, in the order of the files: features (n, C) float32 and labels
+            (n,) int64, on the CPU. Files that cannot be read are left out, and named in the log.
 
     Raises:
         ValueError: see :func:`check_feature`.

@@ -17,24 +17,19 @@ class KNNHook(Hook):
     """Measure the model's encoder on a labelled folder every few epochs and after the last.
 
     The numbers go to the log and the visualizer (``knn/top1_k10``, ...). All ranks measure together, when
-    the checkpoint of the epoch is written. Folder, classes and k are checked before the training starts;
-    a measurement that fails later is a warning. Random states and training modes stay as they are, so the
-    training is the same with and without this hook.
-
-    The encoder is one of ours, or that of mmpretrain's MAE, BEiT or CAE, see ``encoder_of``.
+    the checkpoint of the epoch is written. Folder, classes and k are checked before the training starts; a
+    measurement that fails later is a warning. Random states and training modes stay as they are, so the
+    training is the same with and without this hook. For the encoders it takes see ``encoder_of``.
 
     Args:
         data_root (str): directory with train/CLASS/* and val/CLASS/*.
-        interval (int): epochs between two measurements.
+        interval (int): epochs between two measurements; a ValueError below 1.
         k (Sequence[int]): numbers of neighbours.
         feature (str): 'avg', the mean of the patch tokens, or 'cls', the class token.
         probe (bool): also fit a linear probe, ``linear/top1``.
         batch_size (int): images per forward pass and rank.
         num_workers (int, optional): loading processes per rank; as many as the training has by default.
         amp (bool, optional): run the encoder in bfloat16; by default on GPUs.
-
-    Raises:
-        ValueError: for an interval below 1.
     """
 
     priority = 'LOWEST'  # after the checkpoint hook's VERY_LOW
@@ -49,10 +44,8 @@ class KNNHook(Hook):
         self.settings = dict(feature=feature, k=k, probe=probe, amp=amp, progress=False)
 
     def before_run(self, runner) -> None:
-        """Check all that can be checked before a training.
-
-        Raises:
-            FileNotFoundError, ValueError: see ``encoder_of``, ``prepare``, ``rgb_preprocess``.
+        """Check all that can be checked before a training; a FileNotFoundError or ValueError says what is
+        wrong.
         """
         if not isinstance(runner._train_loop, BaseLoop):
             return  # a test run

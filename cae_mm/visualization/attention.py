@@ -29,7 +29,7 @@ def look(backbone: CAEViT | TimmViT, preprocess: Callable, images: Sequence[Tens
 
     Returns:
         tuple[list[str], list[list]]: titles, and of each picture itself, a map of each kind, and the three
-        principal components of the patches of all pictures together as colours.
+            principal components of the patches of all pictures together as colours.
     """
     maps = {}
     if backbone.has_cls_token:
@@ -56,19 +56,10 @@ def look(backbone: CAEViT | TimmViT, preprocess: Callable, images: Sequence[Tens
 
 @torch.no_grad()
 def class_attention(backbone: CAEViT | TimmViT, images: Tensor, layer: int = -1) -> Tensor:
-    """How much the class token takes from each patch, in one block.
+    """How much the class token takes from each patch in block ``layer``: (B, heads, h, w).
 
-    Args:
-        backbone (CAEViT | TimmViT): with a class token.
-        images (Tensor): (B, 3, H, W), normalised.
-        layer (int): index of the block; -1 is the last.
-
-    Returns:
-        Tensor: (B, heads, h, w); what is missing to a sum of 1 it takes from itself, and from register
-        tokens.
-
-    Raises:
-        ValueError: without a class token; see ``trace``.
+    Of normalised images (B, 3, H, W). What is missing to a sum of 1 it takes from itself, and from register
+    tokens. A ValueError without a class token; see ``trace``.
     """
     if not backbone.has_cls_token:
         raise ValueError('with_cls_token=False: the encoder has no class token that could look')
@@ -97,14 +88,9 @@ def _timms_attention(backbone: TimmViT, images: Tensor, layer: int) -> Tensor:
 
 
 def load_probe(cfg: Config, checkpoint: str | Path) -> AttentiveProbeHead:
-    """The attentive probe of a classifier's config, with the query that was trained.
+    """The attentive probe, with the query that was trained, in a checkpoint of a whole classifier.
 
-    Args:
-        cfg (Config): its ``model.head`` is an ``AttentiveProbeHead``.
-        checkpoint (str | Path): of the whole classifier.
-
-    Raises:
-        RuntimeError: when the checkpoint has no such probe.
+    A RuntimeError when the checkpoint has no such probe as the config's ``model.head``.
     """
     head = MODELS.build(cfg.model.head)
     own, (state, _) = head.state_dict(), read_weights(checkpoint)
@@ -121,15 +107,9 @@ def load_probe(cfg: Config, checkpoint: str | Path) -> AttentiveProbeHead:
 
 @torch.no_grad()
 def probe_attention(head: AttentiveProbeHead, backbone: CAEViT, images: Tensor) -> Tensor:
-    """How much the query of an attentive probe takes from each patch.
+    """How much the query of an attentive probe takes from each patch: (B, heads, h, w).
 
-    Args:
-        head (AttentiveProbeHead): the trained probe.
-        backbone (CAEViT): the encoder that it was trained on.
-        images (Tensor): (B, 3, H, W), normalised.
-
-    Returns:
-        Tensor: (B, heads, h, w); what is missing to a sum of 1 it takes from the class token.
+    Of normalised images (B, 3, H, W). What is missing to a sum of 1 it takes from the class token.
     """
     with evaluating(backbone):
         weights = head.attention(backbone.encode(images))

@@ -17,12 +17,9 @@ COLOURS = ('#1f5fa8', '#c4572b')
 
 
 def read_scalars(work_dir: str | Path) -> list[dict]:
-    """All logged records of a work directory, of its resumed parts too, in order.
+    """All logged records of a work directory, of its resumed parts too, in order, or a FileNotFoundError.
 
     Of a line that a kill or a full disk cut short nothing is left.
-
-    Raises:
-        FileNotFoundError: when nothing was logged there.
     """
     files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
     records = []
@@ -47,11 +44,8 @@ def draw_curves(
         names: Sequence[str] = ('loss_reconstruct', 'loss_align', 'accuracy', 'lr')) -> None:
     """Write a PNG with a panel for each of ``names`` that was logged.
 
-    Args:
-        runs (str | Path | dict[str, Sequence[Path]]): work directory of a run; or what the lines of two
-            are called, and for each of them the directories that its panels come from.
-        path (str | Path): file to write.
-        names (Sequence[str]): keys of the log.
+    ``runs`` is the work directory of a run; or what the lines of two are called, and for each of them the
+    directories that its panels come from.
     """
     records = {'': read_scalars(runs)} if not isinstance(runs, Mapping) else {
         label: sum(map(read_scalars, work_dirs), []) for label, work_dirs in runs.items()}

@@ -39,9 +39,9 @@ def own_numbers(seed: int) -> Iterator[None]:
 class PicturesHook(Hook):
     """Draw some pictures as the model sees them, every few epochs and after the last.
 
-    ``attention``: what the class token of the encoder takes from each patch, and the patches as colours;
-    of a ``ContextAutoencoder`` also ``reconstruction``: what it paints under masks. Both go to all backends
-    of the visualizer; that of our configs writes ``vis_data/vis_image/NAME_EPOCH.png`` beside the log.
+    ``attention``: what the class token of the encoder takes from each patch, and the patches as colours; of
+    a ``ContextAutoencoder`` also ``reconstruction``: what it paints under masks. Both go to all backends of
+    the visualizer; that of our configs writes ``vis_data/vis_image/NAME_EPOCH.png`` beside the log.
     Pictures and masks are the same each time. Random states and training modes stay as they are, so the
     training is the same with and without this hook; a drawing that fails is a warning.
 

@@ -30,12 +30,11 @@ class DensePredictor:
     """A trained detector or segmentor that predicts on pictures and draws what it found.
 
     Args:
-        cfg (Config): of mmdet or mmseg, see ``launch.load_config``; what its test data go through,
-            pictures do. The classes are those that the checkpoint was trained with, where it names them.
-        checkpoint (str | Path): with all of the model.
+        cfg (Config): of mmdet or mmseg, see ``launch.load_config``; what its test data go through, pictures
+            do. The classes are those that the checkpoint was trained with, where it names them.
+        checkpoint (str | Path): with all of the model, see ``read_weights``.
 
     Raises:
-        FileNotFoundError, ValueError: see ``read_weights``.
         ValueError: for a config of another kind.
         RuntimeError: when the checkpoint is of another model; names what does not fit.
     """
@@ -86,11 +85,8 @@ class DensePredictor:
              score_thr: float = 0.3) -> None:
         """Write the picture with boxes and masks, or with segments and the names of their colours.
 
-        Args:
-            image (np.ndarray): (H, W, 3) uint8, BGR.
-            sample (BaseDataElement): what was predicted on it.
-            path (str | Path): file to write.
-            score_thr (float): leave objects of lower score out.
+        ``image`` is (H, W, 3) uint8, BGR, ``sample`` what was predicted on it; objects of lower score are
+        left out.
         """
         factor = -(-SIDE // min(image.shape[:2]))
         image = cv2.resize(image[..., ::-1], None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)

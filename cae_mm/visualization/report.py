@@ -69,14 +69,7 @@ def portable(text: str, out: Path) -> str:
 
 
 def write_report(path: str | Path, title: str, lead: str, sections: list[Section]) -> None:
-    """Write sections as one HTML file with all pictures inside.
-
-    Args:
-        path (str | Path): file to write.
-        title (str): heading of the page.
-        lead (str): what the reader should know first.
-        sections (list[Section]): see there.
-    """
+    """Write sections as one HTML file with all pictures inside; ``lead`` is what to know first."""
     body = '\n'.join(section.html() for section in sections)
     write_atomically((
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
