@@ -63,11 +63,10 @@ class Exported(nn.Module):
 def read_model(path: str | Path, encoder_only: bool = False, out_indices: tuple[int, ...] = (-1,),
                img_size: tuple[int, int] | None = None, num_heads: int | None = None,
                pooling: str | None = None, report: list[str] | None = None) -> Exported:
-    """The classifier that is in a checkpoint, or the encoder of anything else.
+    """The classifier that is in a checkpoint, or the encoder of anything else; or only an encoder.
 
     Args:
         path, num_heads: see ``load_backbone``, as well for what is raised, and ``heads_of``.
-        encoder_only (bool): of a classifier too.
         out_indices (tuple[int, ...]): taps of an encoder.
         img_size (tuple[int, int], optional): height and width; by default those of its training.
         pooling (str, optional): what a classifier reads, 'token' or 'mean'; by default as its names tell,
@@ -111,18 +110,10 @@ def read_model(path: str | Path, encoder_only: bool = False, out_indices: tuple[
 def export(model: Exported, out: str | Path, to: str, card: str = '') -> list[str]:
     """Write a model for others, whole or not at all, when it has given there what it gives here.
 
-    Args:
-        model (Exported): see ``read_model``; not to be used afterwards.
-        out, to: a file with the suffix of ``FILES[to]``, or a new folder for one of ``FOLDERS`` or
-            'lwdetr'.
-        card (str): README.md of a folder.
-
-    Returns:
-        list[str]: how much it differs, and how it is loaded.
-
-    Raises:
-        ValueError: for a model that the other library does not have, or another suffix.
-        RuntimeError: when the other library computes other numbers.
+    ``out`` is a file with the suffix of ``FILES[to]``, or a new folder, with a README.md of ``card``. The
+    model is not to be used afterwards. Returns how much it differs, and how it is loaded. A ValueError for
+    a model that the other library does not have, or another suffix; a RuntimeError when that computes other
+    numbers.
     """
     out = Path(out)
     if to == 'lwdetr':

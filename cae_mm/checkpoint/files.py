@@ -134,10 +134,7 @@ def _built(path: str | Path, value: Any, name: str = '', weights: bool = False) 
 
 
 def state_of(checkpoint: dict) -> dict[str, Tensor | Stored]:
-    """The state dict in a checkpoint, bare or under a key of its origin, names without wrappers.
-
-    A ValueError where there is none.
-    """
+    """The state dict in a checkpoint, bare or under its origin's key, names without wrappers."""
     content = checkpoint if isinstance(checkpoint, dict) else {}
     inner = next((content[key] for key in STATE_DICTS if isinstance(content.get(key), dict)), content)
     # Beside a bare state dict there may be anything, and in one what modules keep besides their arrays.

@@ -1,5 +1,6 @@
 """Loading checkpoints whole or not at all: the encoder from any origin, or a model exactly."""
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -74,25 +75,16 @@ def load_backbone(backbone: CAEViT, path: str | Path, prefix: str = 'backbone.',
     """
     if unknown := set(trained_with or ()) - set(FACTS):
         raise ValueError(f'trained_with states {", ".join(unknown)}: known are {", ".join(FACTS)}')
-    report, path = [], fetch(path)
-    state, meta = read_weights(path)
-    state = state.under(prefix)
-    try:
-        layout = detect_origin(state)
-        given = to_ours(state, layout, 'encoder', report)
-        final_norm = not isinstance(backbone.norm, nn.Identity)
-        check_encoder(given, final_norm)
-        facts = dict(num_heads=heads_of(given, layout)) | facts_in(meta) | (trained_with or {})
+    report, path, final_norm = [], fetch(path), not isinstance(backbone.norm, nn.Identity)
+    with _named(path):
+        given, layout, facts = _read(path, prefix, final_norm, report)
+        facts |= trained_with or {}
         given = {name.removeprefix('backbone.'): value for name, value in given.items()
                  if final_norm or not name.startswith('backbone.norm.')}
         own = backbone.state_dict()
         _check_sizes(backbone, given, facts['num_heads'], path)
         _fit_tables(backbone.grid_size if resize_rel_pos else None, own, given, path, report)
         _fit_positions(backbone, own, given, path, layout, facts.get('img_size'), report)
-    except FileError:
-        raise
-    except ValueError as error:
-        raise ValueError(f'{path}: {error}') from error
     problems = compare(own, given)
     if problems:
         raise RuntimeError(f'{path} does not hold this encoder. {problems}. Build the encoder with '
@@ -120,19 +112,17 @@ def encoder_of(backbone: nn.Module) -> nn.Module:
                          use_rel_pos_bias=bool(tables_of(given)))
     encoder.load_state_dict({name.removeprefix('backbone.'): value for name, value in given.items()})
     return encoder.to(next(backbone.parameters()).device)
+
+
 def arguments_of(path: str | Path, num_heads: int | None = None) -> dict:
     """Arguments of the ``CAEViT`` in a checkpoint, as far as its numbers depend on them.
 
     ``num_heads`` are its attention heads, where the file does not tell; raises as ``load_backbone`` does.
     """
-    state, meta = read_weights(path := fetch(path))
-    state = state.under('backbone.')
-    try:
-        layout = detect_origin(state)
-        ours = to_ours(state, layout, 'encoder')
-        check_encoder(ours, final_norm=False)
+    path = fetch(path)
+    with _named(path):
+        ours, _, facts = _read(path, 'backbone.', final_norm=False)
         check_shapes(ours)
-        facts = dict(num_heads=heads_of(ours, layout)) | facts_in(meta)
         facts['num_heads'] = num_heads or facts['num_heads']
         check_grid(ours, facts)
         if not facts['num_heads']:
@@ -140,15 +130,31 @@ def arguments_of(path: str | Path, num_heads: int | None = None) -> dict:
                              'number: say num_heads')
         width, channels, patch, _ = ours['backbone.patch_embed.weight'].shape
         size = facts.get('img_size') or [side * patch for side in grid_of(ours['backbone.pos_embed'])]
-    except FileError:
-        raise
-    except ValueError as error:
-        raise ValueError(f'{path}: {error}') from error
     return dict(
         arch=dict(embed_dims=width, num_layers=len(block_names(ours)), num_heads=facts['num_heads']),
         img_size=tuple(size), patch_size=patch, in_channels=channels,
         mlp_ratio=len(ours['backbone.blocks.0.mlp.fc1.weight']) / width,
         final_norm='backbone.norm.weight' in ours, use_rel_pos_bias=bool(tables_of(ours)))
+
+
+@contextmanager
+def _named(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except FileError:
+        raise
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from error
+
+
+def _read(path: Path, prefix: str, final_norm: bool, report: list[str] | None = None) -> tuple:
+    """Arrays of a whole encoder, by our names, what layout they came in, and its facts."""
+    state, meta = read_weights(path)
+    state = state.under(prefix)
+    layout = detect_origin(state)
+    ours = to_ours(state, layout, 'encoder', report)
+    check_encoder(ours, final_norm)
+    return ours, layout, dict(num_heads=heads_of(ours, layout)) | facts_in(meta)
 
 
 def _check_sizes(backbone: CAEViT, given: dict[str, Tensor], num_heads: int | None,
@@ -251,10 +257,7 @@ class StrictLoadHook(Hook):
         check_pixels(getattr(model, 'backbone', model), model.data_preprocessor)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Compare keys, shapes and facts, and leave the new parts out.
-
-        A RuntimeError names what does not fit, a ValueError new parts that the model does not have.
-        """
+        """Compare keys, shapes and facts, by a RuntimeError, and leave the new parts out."""
         model, file = _unwrapped(runner.model), runner._load_from or 'the checkpoint'
         own, state = model.state_dict(), checkpoint.get('state_dict', checkpoint)
         if not isinstance(state, dict):

@@ -89,10 +89,7 @@ def check_beside(ours: dict[str, Tensor]) -> None:
 
 
 def check_shapes(ours: dict[str, Tensor]) -> None:
-    """Refuse arrays, by our names, whose sizes contradict each other, and blocks that differ from others.
-
-    A ValueError names two arrays that do not fit, or what a block is missing.
-    """
+    """A ValueError names arrays whose sizes contradict each other, or what a block is missing."""
     sizes, blocks = {}, defaultdict(lambda: defaultdict(set))
     for name, array in ours.items():
         part = name.split('.')[0]

@@ -61,17 +61,11 @@ def relative_index(ours: dict[str, Tensor]) -> Tensor | None:
 
 def fit_positions(ours: dict[str, Tensor], img_size: tuple[int, int], how: str | None,
                   report: list[str]) -> None:
-    """Replace the position tables, in place, by those for another image size; relative ones are resized.
+    """Replace the position tables, in place, by those for an ``img_size`` (height, width) in pixels.
 
-    Args:
-        ours (dict[str, Tensor]): with our names.
-        img_size (tuple[int, int]): height and width, in pixels.
-        how (str, optional): 'recompute' gives the exact sine-cosine tables of the new grid, 'resize' the
-            bicubic enlargement; by default sine-cosine tables are recomputed and others resized.
-        report (list[str]): what happened is appended.
-
-    Raises:
-        ValueError: when the size is not a multiple of the patch, or the grid of a table is unknown.
+    'recompute' gives the exact sine-cosine tables of the new grid, 'resize' their bicubic enlargement; by
+    default sine-cosine tables are recomputed and others, and relative ones, resized. A ValueError when the
+    size is not a multiple of the patch, or the grid of a table is unknown.
     """
     patch = ours['backbone.patch_embed.weight'].shape[-2:]
     if how not in (None, 'recompute', 'resize'):

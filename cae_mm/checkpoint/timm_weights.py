@@ -106,10 +106,7 @@ def note_pixels(backbone: nn.Module, state: Iterable[str]) -> list[str]:
 
 def to_timm(state: dict[str, Tensor], vit: nn.Module, prefix: str = '',
             report: list[str] | None = None) -> dict[str, Tensor]:
-    """The arrays of a checkpoint, see ``load_timm``, by the names of a model of timm, with its sizes.
-
-    A ValueError for numbers that the model has no place for.
-    """
+    """The arrays of a checkpoint, see ``load_timm``, by the names and sizes of a model of timm."""
     report = [] if report is None else report
     own = vit.state_dict()
     for place in (f'{prefix}vit.', 'vit.'):
@@ -218,10 +215,7 @@ PROJECTIONS = 'visual.proj', 'proj', 'visual_projection.weight', 'head.weight'
 
 
 def load_projection(layer: nn.Linear, path: str | Path) -> None:
-    """Fill the projection of a CLIP, a linear layer without bias, from the file of its encoder.
-
-    A RuntimeError when the file has none, or one of another shape; see ``read_weights``.
-    """
+    """Fill a CLIP's projection, a linear layer without bias, from its encoder's file, or a RuntimeError."""
     state = read_weights(path)[0]
     name = next((name for name in PROJECTIONS if name in state), None)
     if name is None:
