@@ -79,21 +79,24 @@ class Cell:
         return cfg
 
     @cached_property
+    def source(self) -> Config | str:
+        """What its encoder is built of, see ``load_encoder``."""
+        name = self.model.encoder or self.suite.encoder
+        return Config.fromfile(ROOT / name) if name.endswith('.py') else name
+
+    @cached_property
     def encoder(self) -> dict:
         """The settings of its backbone."""
-        name = self.model.encoder or self.suite.encoder
         if self.config is not None:
             return next(node['backbone'] for node in dicts(self.config.model) if 'backbone' in node)
-        if name.startswith(TIMM):
-            return dict(type='TimmViT', name=name.removeprefix(TIMM), out_type='raw',
-                        img_size=self._side(get_pretrained_cfg(name.removeprefix(TIMM)).input_size[-1]))
-        if name in ENCODERS:
-            return dict(type='CAEViT', arch=ENCODERS[name], img_size=self._side(224))
-        return Config.fromfile(ROOT / name).model.backbone
-
-    def _side(self, default: int) -> int:
+        if isinstance(self.source, Config):
+            return self.source.model.backbone
+        name = self.source.removeprefix(TIMM)
+        known = dict(type='CAEViT', arch=ENCODERS[name]) if name in ENCODERS else dict(
+            type='TimmViT', name=name, out_type='raw')
+        size = 224 if name in ENCODERS else get_pretrained_cfg(name).input_size[-1]
         given = dict(zip(self.options, self.options[1:], strict=False))
-        return int(given.get('--img-size', default))
+        return dict(**known, img_size=int(given.get('--img-size', size)))
 
     @cached_property
     def size(self) -> tuple[int, int]:
@@ -178,10 +181,8 @@ class Cell:
         """Read the weights into the encoder, as the tasks will; errors name the model."""
         if self.model.is_random:
             return
-        name = self.model.encoder or self.suite.encoder
-        source = Config.fromfile(ROOT / name) if name.endswith('.py') else name
         try:
-            load_encoder(source, self.model.weights, 'cpu')
+            load_encoder(self.source, self.model.weights, 'cpu')
         except (ValueError, RuntimeError) as error:
             raise type(error)(f'--models {self.model.label}={self.model.weights}: {error}') from error
 

@@ -30,11 +30,7 @@ class Model:
         """Of its weights, as hexadecimal SHA-256."""
         if self.is_random:
             return 'random'
-        digest = hashlib.sha256()
-        with open(self.weights, 'rb') as file:
-            while block := file.read(2**20):
-                digest.update(block)
-        return digest.hexdigest()
+        return hashlib.sha256(Path(self.weights).read_bytes()).hexdigest()
 
 
 def parse_model(text: str) -> Model:

@@ -7,10 +7,7 @@ RESAMPLES, LEVEL = 2000, 95.  # percent
 
 
 def resampled(right: Mapping[str, Sequence[str]], seed: int = 0) -> dict[str, np.ndarray]:
-    """(RESAMPLES,) accuracies in percent of each model on the same resampled images, the mean of its seeds.
-
-    Of the digits of the seeds, see ``as_digits``; a ValueError when models saw other numbers of images.
-    """
+    """(RESAMPLES,) percent of the same resampled images, of each model's digits, the mean of its seeds."""
     shares = {label: np.mean([np.frombuffer(digits.encode(), np.uint8) - ord('0') for digits in seeds], 0)
               for label, seeds in right.items()}
     numbers = {label: len(share) for label, share in shares.items()}

@@ -69,9 +69,7 @@ def read_suite(path: str | Path) -> Suite:
 
 
 def choose(suite: Suite, names: Sequence[str] | None, data: Mapping[str, str | None]) -> list[Task]:
-    """The tasks that are asked for, or all whose data are given; a ValueError for one unknown, or without
-    data.
-    """
+    """The tasks that are asked for, or all that have data; a ValueError for one unknown, or without."""
     for name in names or ():
         if name not in suite.tasks:
             near = get_close_matches(name, suite.tasks)

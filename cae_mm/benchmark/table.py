@@ -26,10 +26,7 @@ def read_results(folder: Path) -> list[dict]:
 
 
 def merge(folders: Sequence[Path]) -> list[dict]:
-    """The records of several benchmarks, those that they share once.
-
-    A ValueError when two of them mean different things by the same model, task and seed.
-    """
+    """The records of several benchmarks, those that they share once; a ValueError where they conflict."""
     found = {}
     for folder in folders:
         for record in read_results(folder):

@@ -56,16 +56,12 @@ def knn_ranking(train_features: Tensor, train_labels: Tensor, features: Tensor,
     Args:
         train_features, train_labels (Tensor): (n, C) and (n,) int64.
         features (Tensor): (m, C) of the images to classify, a ``chunk`` at a time.
-        k (int | Sequence[int]): numbers of neighbours.
+        k (int | Sequence[int]): numbers of neighbours, in 1..n.
         device (str | torch.device, optional): where to compute; that of ``features`` by default.
-        progress (bool): tell how far it is.
 
     Returns:
         dict[int, Tensor]: for each k the labels with most votes, the best first, (m, 5), or (m, 1) with up
             to 5 classes; -1 where there are no votes left. On the CPU, of all ranks.
-
-    Raises:
-        ValueError: for k outside 1..n, or features of different widths.
 
     Source: the protocol of InstDisc (arXiv 1805.01978) as DINO and its successors use it.
     """
@@ -82,11 +78,6 @@ def knn_ranking(train_features: Tensor, train_labels: Tensor, features: Tensor,
             parts += gather(vote(*train, mine, ks, temperature, 16 * chunk))
             bar.update(sum(part.shape[1] for part in parts[-world_size:]))
     return dict(zip(ks, torch.from_numpy(np.concatenate(parts, 1)), strict=True))
-
-
-def knn_predict(*args, **kwargs) -> dict[int, Tensor]:
-    """For each k the predicted labels (m,); the arguments are those of :func:`knn_ranking`."""
-    return {n: ranking[:, 0] for n, ranking in knn_ranking(*args, **kwargs).items()}
 
 
 def knn_accuracy(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor],

@@ -28,19 +28,11 @@ def logit_chunks(weight: Tensor, features: Tensor):
 
 def fit(features: Tensor, labels: Tensor, num_classes: int, penalty: float,
         start: Tensor | None = None, max_iter: int = 300) -> Tensor:
-    """Multinomial logistic regression by L-BFGS, never with all logits at once.
+    """Multinomial logistic regression by L-BFGS, never with all logits at once: (C + 1, K) weights.
 
-    The first rank takes the steps; loss and gradient are sums over the images of all ranks.
-
-    Args:
-        features, labels (Tensor): (n, C), standardised, and (n,) int64 of this rank's images.
-        num_classes (int): K.
-        penalty (float): factor of the sum of squared weights; biases are free.
-        start (Tensor, optional): weights to start from, zeros by default.
-        max_iter (int): iterations of L-BFGS.
-
-    Returns:
-        Tensor: (C + 1, K) weights, the last row the biases.
+    The last row are biases. The first rank takes the steps; loss and gradient are sums over the images of
+    all ranks, of which this one has standardised ``features`` (n, C) and ``labels`` (n,) int64. ``penalty``
+    weighs the sum of squared weights; ``start`` are weights to start from, zeros by default.
     """
     if start is None:
         start = features.new_zeros(features.shape[1] + 1, num_classes)

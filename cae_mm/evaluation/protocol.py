@@ -31,20 +31,15 @@ from cae_mm.models import CAEDataPreprocessor, CAEViT, TimmViT
 
 def load_encoder(cfg: Config | str, checkpoint: str, device: str | None = None, seed: int = 0,
                  img_size: int | None = None) -> tuple[CAEViT | TimmViT, CAEDataPreprocessor]:
-    """Build the encoder of a config and the normalisation of its pixels, without the rest.
+    """Build the encoder of a config, on the device, and the normalisation of its pixels, which takes RGB.
 
     Args:
         cfg (Config | str): has ``model.backbone``; or a name of ``cae_mm.list_models()``, whose pixels are
             normalised by ImageNet's mean and standard deviation, or 'timm:' and a name of timm's, whose are
             by its own.
-        checkpoint (str): with the whole encoder, or 'none' for its random initialisation.
+        checkpoint (str): with the whole encoder, or 'none' for its random initialisation by ``seed``.
         device (str, optional): the best there is by default.
-        seed (int): of the random initialisation.
         img_size (int, optional): side of the images, in pixels, of an encoder given by its name.
-
-    Returns:
-        tuple[CAEViT | TimmViT, CAEDataPreprocessor]: on the device; the preprocessor takes RGB, also where
-            the config's own takes BGR.
 
     Raises:
         FileNotFoundError, ValueError, RuntimeError: see ``load_backbone`` and ``check_pixels``; for a
@@ -80,10 +75,7 @@ def load_encoder(cfg: Config | str, checkpoint: str, device: str | None = None, 
 
 
 def rgb_preprocess(preprocess: nn.Module) -> CAEDataPreprocessor:
-    """Normalise RGB images as a model's own preprocessor does, which may take BGR.
-
-    A ValueError when it has no mean and standard deviation.
-    """
+    """Normalise RGB images as a model's own preprocessor does, which may take BGR, or a ValueError."""
     if isinstance(preprocess, CAEDataPreprocessor):
         return preprocess
     if not hasattr(preprocess, 'mean'):
@@ -168,9 +160,6 @@ def measure(backbone: nn.Module, preprocess: nn.Module, loaders: dict[str, DataL
         k (Sequence[int]): numbers of neighbours; empty leaves k-NN out.
         probe (bool): fit a linear probe too, with one of ``penalties``.
         right (dict, optional): is given a digit for each image and top-1 accuracy, see ``as_digits``.
-
-    Returns:
-        dict[str, float]: see ``knn_accuracy`` and ``lbfgs_probe``; the same on all ranks.
 
     Raises:
         RankError: on all ranks, for whatever happens on one of several, see ``together``.

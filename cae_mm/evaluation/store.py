@@ -19,10 +19,7 @@ ADVICE = 'Choose another directory for the features, or make room in this one'
 
 def describe(backbone: nn.Module, preprocess: nn.Module, dataset: LabelledFolder, feature: str,
              amp: bool) -> dict[str, str]:
-    """All that features depend on, by name: equal descriptions, equal features.
-
-    A file of the dataset is known by its name, size and time of change.
-    """
+    """All that features depend on, by name; files are known by name, size and time of change."""
     weights = hashlib.sha256()
     for name, value in backbone.state_dict().items():
         weights.update(f'{name} {value.dtype} {tuple(value.shape)}'.encode())
@@ -47,7 +44,7 @@ def describe(backbone: nn.Module, preprocess: nn.Module, dataset: LabelledFolder
 
 
 def read(path: Path, origin: dict[str, str]) -> tuple[Tensor, Tensor] | None:
-    """Kept features (n, C), memory-mapped, and labels (n,), or None where there is no file.
+    """Kept features (n, C), memory-mapped, and labels (n,); None without a file.
 
     A ValueError names what differs when the file has features of another origin, or something else.
     """

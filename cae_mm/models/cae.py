@@ -195,9 +195,7 @@ class ContextAutoencoder(BaseSelfSupervisor):
                              f'{patches[0]}x{patches[1]} patches: change the size of the second view')
 
     def loss(self, inputs: dict[str, Tensor], data_samples=None) -> dict[str, Tensor]:
-        """Losses of a batch of ``forward_masked``'s arguments, and the share of codes that are right, in
-        percent.
-        """
+        """Losses, by the arguments of ``forward_masked``, and the percentage of codes that are right."""
         reconstruct, align, right = self.step_losses(*self._prepare(**inputs))
         losses = dict(loss_reconstruct=reconstruct, loss_align=align,
                       accuracy=None if right is None else 100 * right)

@@ -86,10 +86,7 @@ class CAEDecoder(BaseModule):
 
 @MODELS.register_module()
 class TokenDecoder(CAEDecoder):
-    """A norm and a linear layer from every token to a teacher's features (CAE v2, arXiv 2211.09799).
-
-    Arguments as of ``CAEDecoder``; ``num_outputs`` (K) is the width of the teacher's features.
-    """
+    """A norm and a linear layer from every token to a teacher's K features (CAE v2, arXiv 2211.09799)."""
     decodes_cls = True
 
     def __init__(self, grid_size, num_outputs=512, embed_dims=768, init_cfg=None):

@@ -2,7 +2,7 @@
 import torch
 import torch.nn.functional as F
 from mmpretrain.models.backbones.beit import RelativePositionBias
-from timm.layers import DropPath
+from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -110,19 +110,6 @@ class CrossAttention(nn.Module):
         return self.proj(x.transpose(1, 2).flatten(2))
 
 
-class MLP(nn.Module):
-    """Two linear layers with an exact (erf) GELU between them."""
-
-    def __init__(self, embed_dims, hidden_dims):
-        super().__init__()
-        self.fc1 = nn.Linear(embed_dims, hidden_dims)
-        self.fc2 = nn.Linear(hidden_dims, embed_dims)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., C) -> (..., C)."""
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
 class TransformerBlock(nn.Module):
     """Pre-norm transformer block with layer scale, as in BEiT; the attention's arguments as there.
 
@@ -136,7 +123,7 @@ class TransformerBlock(nn.Module):
         self.norm1 = nn.LayerNorm(embed_dims, eps=LAYER_NORM_EPS)
         self.attn = SelfAttention(embed_dims, num_heads, attn_dims, window)
         self.norm2 = nn.LayerNorm(embed_dims, eps=LAYER_NORM_EPS)
-        self.mlp = MLP(embed_dims, int(embed_dims * mlp_ratio))
+        self.mlp = Mlp(embed_dims, int(embed_dims * mlp_ratio))
         self.gamma_1 = nn.Parameter(torch.full((embed_dims,), float(layer_scale_init_value)))
         self.gamma_2 = nn.Parameter(torch.full((embed_dims,), float(layer_scale_init_value)))
         self.drop_path = DropPath(drop_path_rate)

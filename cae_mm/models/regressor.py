@@ -2,12 +2,11 @@
 import torch
 from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
-from timm.layers import DropPath, to_2tuple
+from timm.layers import DropPath, Mlp, to_2tuple
 from torch import Tensor, nn
 
 from cae_mm.models.layers import (
     LAYER_NORM_EPS,
-    MLP,
     CrossAttention,
     gather_tokens,
     init_token,
@@ -32,7 +31,7 @@ class RegressorBlock(nn.Module):
         self.norm1_v = nn.LayerNorm(embed_dims, eps=LAYER_NORM_EPS)
         self.attn = CrossAttention(embed_dims, num_heads, attn_dims)
         self.norm2 = nn.LayerNorm(embed_dims, eps=LAYER_NORM_EPS)
-        self.mlp = MLP(embed_dims, int(embed_dims * mlp_ratio))
+        self.mlp = Mlp(embed_dims, int(embed_dims * mlp_ratio))
         self.gamma_1 = nn.Parameter(torch.full((embed_dims,), float(layer_scale_init_value)))
         self.gamma_2 = nn.Parameter(torch.full((embed_dims,), float(layer_scale_init_value)))
         self.drop_path = DropPath(drop_path_rate)

@@ -114,14 +114,10 @@ class TimmViT(PlainViT):
         ValueError for a size that is not a multiple of the patch, except for 'featmap', which is padded
         with zeros.
         """
-        images = self._padded(images)
-        self.grid(*images.shape[-2:])
         if self.out_type == 'pooled':
+            self.grid(*images.shape[-2:])
             return (self._run('pooled', images),)
-        taps, grid = self.tokens(images, self.out_indices)
-        none, last = [nn.Identity()] * 2, self.num_layers - 1
-        return tuple(self._format(tokens, grid, *((self.norm, self.fc_norm) if i == last else none))
-                     for i, tokens in zip(self.out_indices, taps, strict=True))
+        return self._outputs(images)
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, P + N, C): class and register tokens and patches, behind the norm of all tokens."""
@@ -148,8 +144,15 @@ class TimmViT(PlainViT):
         """The final norm behind the pooling, which some models have instead."""
         return getattr(self.vit, 'fc_norm', nn.Identity()) if self.final_norm else nn.Identity()
 
+    @property
+    def norms(self) -> tuple[nn.Module, nn.Module]:
+        """The final norm of all tokens, and that behind the pooling."""
+        return self.norm, self.fc_norm
+
     def tokens(self, images: Tensor, indices: list[int]) -> tuple[list[Tensor], torch.Size]:
         """Tokens (B, P + N, C) behind some blocks, without a norm, and the grid of the patches."""
+        images = self._padded(images)
+        self.grid(*images.shape[-2:])
         prefix = dict(return_prefix_tokens=True) if self.num_prefix_tokens else {}
         taps = self._run('forward_intermediates', images, indices=indices, intermediates_only=True,
                          stop_early=True, **prefix)
@@ -228,9 +231,7 @@ class TimmViT(PlainViT):
             block.eval()
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """As of ``CAEViT``, by timm's groups: the final norm is with the last block, the rest behind it the
-        last.
-        """
+        """As of ``CAEViT``, by timm's groups: the final norm is with the last block."""
         depths = self.num_layers + 2
         if not param_name.startswith(prefix):
             return depths - 1, depths

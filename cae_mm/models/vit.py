@@ -74,8 +74,13 @@ class PlainViT(BaseBackbone):
         padded = self.out_type == 'featmap' and (below or right)
         return F.pad(images, (0, right, 0, below)) if padded else images
 
-    def _format(self, tokens: Tensor, grid: tuple[int, int], norm: nn.Module, fc_norm: nn.Module) -> Tensor:
-        """``out_type`` of (B, P + N, C), with a norm of all tokens and one behind the pooling."""
+    def _outputs(self, images: Tensor) -> tuple[Tensor, ...]:
+        taps, grid = self.tokens(images, self.out_indices)
+        return tuple(self._format(tokens, grid, last=i == self.num_layers - 1)
+                     for i, tokens in zip(self.out_indices, taps, strict=True))
+
+    def _format(self, tokens: Tensor, grid: tuple[int, int], last: bool) -> Tensor:
+        norm, fc_norm = self.norms if last else (nn.Identity(), nn.Identity())
         tokens = norm(tokens)
         if self.out_type == 'raw':
             return tokens
@@ -228,6 +233,23 @@ class CAEViT(PlainViT):
             x = run_block(block, x, with_cp=self.with_cp)
         return self.norm(x)
 
+    def tokens(self, images: Tensor, indices: list[int]) -> tuple[list[Tensor], tuple[int, int]]:
+        """Tokens (B, P + N, C) behind some blocks, without a norm, and the grid of the patches."""
+        height, width = images.shape[-2:]
+        window, p = tuple(side * self.patch_size for side in self.grid_size), self.patch_size
+        # Not even filled up to whole patches: segmentation heads scale their maps to the whole image.
+        if self.fixed_size and (height, width) != window:
+            raise ValueError(f'the relative position bias is for {window[0]}x{window[1]} pixels, the image '
+                             f'has {height}x{width}: crop or pad it to that, or build CAEViT with '
+                             f'img_size=({-(-height // p) * p}, {-(-width // p) * p})')
+        images = self._padded(images)
+        x, taps = self.embed(images), []
+        for i, block in enumerate(self.blocks):
+            x = run_block(block, x, with_cp=self.with_cp)
+            if i in indices:
+                taps.append(x)
+        return taps, self.grid(*images.shape[-2:])
+
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Outputs of the blocks ``out_indices`` for (B, 3, H, W), each in the form ``out_type``.
 
@@ -235,24 +257,13 @@ class CAEViT(PlainViT):
             ValueError: for a size that is not a multiple of the patch, except for 'featmap', or, with
                 a relative position bias, that is not ``img_size``.
         """
-        window = tuple(side * self.patch_size for side in self.grid_size)
-        # Not even filled up to whole patches: segmentation heads scale their maps to the whole image.
-        if self.fixed_size and images.shape[-2:] != window:
-            height, width = images.shape[-2:]
-            below, right = (-side % self.patch_size for side in images.shape[-2:])
-            raise ValueError(f'the relative position bias is for {window[0]}x{window[1]} pixels, the image '
-                             f'has {height}x{width}: crop or pad it to that, or build CAEViT with '
-                             f'img_size=({height + below}, {width + right})')
-        images = self._padded(images)
-        grid = self.grid(*images.shape[-2:])
-        x, outputs = self.embed(images), []
-        for i, block in enumerate(self.blocks):
-            x = run_block(block, x, with_cp=self.with_cp)
-            if i in self.out_indices:
-                none, norm = nn.Identity(), self.norm if i == self.num_layers - 1 else nn.Identity()
-                norms = (none, norm) if self.out_type == 'avg_featmap' else (norm, none)
-                outputs.append(self._format(x, grid, *norms))
-        return tuple(outputs)
+        return self._outputs(images)
+
+    @property
+    def norms(self) -> tuple[nn.Module, nn.Module]:
+        """The final norm of all tokens, and that behind the pooling."""
+        none = nn.Identity()
+        return (none, self.norm) if self.out_type == 'avg_featmap' else (self.norm, none)
 
     def _load_from_state_dict(self, *args):
         """Load, by whichever loader, and note whether the table could be recomputed."""

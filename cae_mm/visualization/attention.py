@@ -12,24 +12,22 @@ from cae_mm.checkpoint.loader import compare
 from cae_mm.evaluation.features import evaluating
 from cae_mm.models import AttentiveProbeHead, CAEViT, TimmViT
 from cae_mm.models.layers import attention_weights
-from cae_mm.visualization.features import block_index, patch_features, pca_colours, trace
+from cae_mm.visualization.features import block_index, patch_features, pca_colours
 
 
 def look(backbone: CAEViT | TimmViT, preprocess: Callable, images: Sequence[Tensor], layer: int = -1,
          heads: bool = False, probe: AttentiveProbeHead | None = None) -> tuple[list[str], list[list]]:
-    """What an encoder looks at in pictures, and how it sees their patches, for ``draw_rows``.
+    """What an encoder looks at in pictures, and how it sees their patches: titles and rows of a figure.
+
+    Of each picture itself, a map of each kind, and the three principal components of the patches of all
+    pictures together as colours.
 
     Args:
-        backbone (CAEViT | TimmViT): the encoder; it runs in evaluation mode.
         preprocess (Callable): normalises RGB images, see ``load_encoder``.
         images (Sequence[Tensor]): each (3, H, W) uint8 RGB, of sizes that the encoder takes.
         layer (int): index of the block; -1 is the last.
         heads (bool): a column for each attention head, too.
         probe (AttentiveProbeHead, optional): whose query is drawn, too.
-
-    Returns:
-        tuple[list[str], list[list]]: titles, and of each picture itself, a map of each kind, and the three
-            principal components of the patches of all pictures together as colours.
     """
     maps = {}
     if backbone.has_cls_token:
@@ -59,18 +57,20 @@ def class_attention(backbone: CAEViT | TimmViT, images: Tensor, layer: int = -1)
     """How much the class token takes from each patch in block ``layer``: (B, heads, h, w).
 
     Of normalised images (B, 3, H, W). What is missing to a sum of 1 it takes from itself, and from register
-    tokens. A ValueError without a class token; see ``trace``.
+    tokens. A ValueError without a class token.
     """
     if not backbone.has_cls_token:
         raise ValueError('with_cls_token=False: the encoder has no class token that could look')
+    layer = block_index(backbone, layer)
     if isinstance(backbone, TimmViT):
-        return _timms_attention(backbone, images, block_index(backbone, layer))
-    x, _ = trace(backbone, images, layer)
-    attn = backbone.blocks[layer].attn
-    q, k, _ = attn.project(backbone.blocks[layer].norm1(x))
-    bias = None if attn.rel_pos is None else attn.rel_pos()[..., :1, :]
-    weights = attention_weights(q[:, :, :1], k, bias)
-    return weights[:, :, 0, 1:].unflatten(-1, backbone.grid(*images.shape[-2:]))
+        return _timms_attention(backbone, images, layer)
+    with evaluating(backbone):
+        taps, grid = backbone.tokens(images, [layer - 1])
+        x = taps[0] if layer else backbone.embed(images)
+    block = backbone.blocks[layer]
+    q, k, _ = block.attn.project(block.norm1(x))
+    bias = None if block.attn.rel_pos is None else block.attn.rel_pos()[..., :1, :]
+    return attention_weights(q[:, :, :1], k, bias)[:, :, 0, 1:].unflatten(-1, grid)
 
 
 def _timms_attention(backbone: TimmViT, images: Tensor, layer: int) -> Tensor:
@@ -88,10 +88,7 @@ def _timms_attention(backbone: TimmViT, images: Tensor, layer: int) -> Tensor:
 
 
 def load_probe(cfg: Config, checkpoint: str | Path) -> AttentiveProbeHead:
-    """The attentive probe, with the query that was trained, in a checkpoint of a whole classifier.
-
-    A RuntimeError when the checkpoint has no such probe as the config's ``model.head``.
-    """
+    """The trained attentive probe of a classifier's checkpoint; a RuntimeError where there is none."""
     head = MODELS.build(cfg.model.head)
     own, (state, _) = head.state_dict(), read_weights(checkpoint)
     given = {name.removeprefix('head.'): state[name] for name in state if name.startswith('head.')}

@@ -20,33 +20,10 @@ def block_index(backbone: CAEViT | TimmViT, layer: int) -> int:
 
 
 @torch.no_grad()
-def trace(backbone: CAEViT, images: Tensor, layer: int = -1) -> tuple[Tensor, Tensor]:
-    """Tokens (B, 1 + N, C) that go into block ``layer``, and that come out of it, in evaluation mode.
-
-    Of normalised images (B, 3, H, W). A ValueError without such a block, or for a size that is not taken.
-    """
-    tokens = []
-    hook = backbone.blocks[block_index(backbone, layer)].register_forward_hook(
-        lambda block, inputs, output: tokens.extend((inputs[0], output)))
-    try:
-        with evaluating(backbone):
-            backbone(images)
-    finally:
-        hook.remove()
-    return tuple(tokens)
-
-
-@torch.no_grad()
 def patch_features(backbone: CAEViT | TimmViT, images: Tensor, layer: int = -1) -> Tensor:
-    """Patches (B, h, w, C) as a block leaves them, those of the last block after the final norm; see
-    ``trace``.
-    """
-    if isinstance(backbone, TimmViT):
-        with evaluating(backbone):
-            [x], (rows, columns) = backbone.tokens(images, [block_index(backbone, layer)])
-    else:
-        _, x = trace(backbone, images, layer)
-        rows, columns = backbone.grid(*images.shape[-2:])
+    """Patches (B, h, w, C) behind a block, and, of the last, the final norm, of (B, 3, H, W)."""
+    with evaluating(backbone):
+        [x], (rows, columns) = backbone.tokens(images, [block_index(backbone, layer)])
     if layer in (-1, backbone.num_layers - 1):
         x = backbone.norm(x)
     return x[:, -rows * columns:].unflatten(1, (rows, columns))

@@ -18,10 +18,7 @@ DPI = 110  # of figures
 
 
 def choose_images(paths: Sequence[Path], num: int) -> list[Path]:
-    """Take the files among ``paths`` and in its folders, at any depth; at random where over ``num``.
-
-    A FileNotFoundError when there are none.
-    """
+    """The files among ``paths`` and in its folders, at any depth; at random where over ``num``."""
     if num < 1:
         raise ValueError(f'{num} pictures: choose 1 or more')
     files = [path for path in paths if path.exists() and not path.is_dir()]

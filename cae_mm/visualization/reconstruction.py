@@ -53,14 +53,8 @@ def reconstruct(model: nn.Module, preprocess: Callable, images: Tensor,
                 mask: Tensor) -> Reconstruction:
     """Mask images, predict what is under the mask, and decode the prediction to pictures.
 
-    Args:
-        model (nn.Module): a ``ContextAutoencoder``.
-        preprocess (Callable): its data preprocessor.
-        images (Tensor): (B, 3, H, W) uint8 RGB.
-        mask (Tensor): (B, N) bool, True = masked.
-
-    Returns:
-        Reconstruction: pictures of the size of the target generator's view.
+    Of a ``ContextAutoencoder`` and its data preprocessor, images (B, 3, H, W) uint8 RGB, and a mask (B, N)
+    bool, True = masked. The pictures have the size of the target generator's view.
     """
     views = preprocess({'inputs': {'images': images}})['inputs']
     inputs, target_images = views['images'], second_view(model, views['target_images'])

@@ -44,11 +44,7 @@ class TargetGenerator(BaseModule):
         return True
 
     def freeze(self) -> None:
-        """Keep the weights and the evaluation mode from now on.
-
-        A FileNotFoundError when the weights are random and ``allow_random`` is not set; a ValueError when
-        there are none, and ``init_cfg`` names some.
-        """
+        """Keep the weights, which must not be random unless that is allowed, and the evaluation mode."""
         name, ready = type(self).__name__, self.loaded or self.allow_random
         if not ready and next(self.parameters(), None) is not None:
             raise FileNotFoundError(f'{name} as target generator has random weights: no checkpoint is '

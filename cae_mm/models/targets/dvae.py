@@ -106,8 +106,7 @@ class DiscreteVAE(Tokenizer, BaseModel):
         raise ValueError(f'mode={mode!r} is unknown: choose loss, tensor or predict')
 
     def loss(self, images: Tensor, logits: Tensor) -> dict[str, Tensor]:
-        """Losses of a batch of images (B, 3, H, W) in [0, 1] and its logits (B, K, h, w); advances the
-        annealing.
+        """Losses of images (B, 3, H, W) in [0, 1] with logits (B, K, h, w); advances the annealing.
 
         Returns:
             dict: ``loss_reconstruct``, ``loss_regularise``; ``code_usage``, percent of the codes that were
@@ -162,10 +161,7 @@ class DiscreteVAE(Tokenizer, BaseModel):
         return -(likelihood - (2 * mapped * (1 - mapped)).log()).mean()
 
     def current_temperature(self) -> Tensor:
-        """Temperature of this iteration: exponential from the first to the second value.
-
-        A ValueError when ``anneal`` is a share of a run whose length no runner has announced.
-        """
+        """Temperature of this iteration: exponential from the first to the second value."""
         steps = self.anneal
         if isinstance(steps, float):
             max_iters = MessageHub.get_current_instance().get_info('max_iters', None)

@@ -52,8 +52,7 @@ class TeacherFeatures(TargetGenerator):
         self.num_outputs, self.dtype = projection or dims, getattr(torch, dtype)
         self.projection = nn.Linear(dims, projection, bias=False) if projection else nn.Identity()
         if init_cfg:
-            kind = 'PretrainedTimm' if isinstance(self.backbone, TimmViT) else 'PretrainedEncoder'
-            self.loaded = self.load(self.backbone, dict(init_cfg, type=kind))
+            self.loaded = self.load(self.backbone, dict(init_cfg, type=self.backbone.pretrained))
             if projection:
                 self.load(self.projection, dict(init_cfg, type='PretrainedProjection'))
         if isinstance(self.backbone, TimmViT) and img_size is not None:
