@@ -63,7 +63,7 @@ class Exported(nn.Module):
 def read_model(path: str | Path, encoder_only: bool = False, out_indices: tuple[int, ...] = (-1,),
                img_size: tuple[int, int] | None = None, num_heads: int | None = None,
                pooling: str | None = None, report: list[str] | None = None) -> Exported:
-    """The classifier that is in a checkpoint, or the encoder of anything else; or only an encoder.
+    """The classifier in a checkpoint, or the encoder, of anything else and with ``encoder_only``.
 
     Args:
         path, num_heads: see ``load_backbone``, as well for what is raised, and ``heads_of``.

@@ -21,7 +21,7 @@ def block_index(backbone: CAEViT | TimmViT, layer: int) -> int:
 
 @torch.no_grad()
 def patch_features(backbone: CAEViT | TimmViT, images: Tensor, layer: int = -1) -> Tensor:
-    """Patches (B, h, w, C) behind a block, and, of the last, the final norm, of (B, 3, H, W)."""
+    """Patches (B, h, w, C) of images (B, 3, H, W) behind a block, the last ones behind the final norm."""
     with evaluating(backbone):
         [x], (rows, columns) = backbone.tokens(images, [block_index(backbone, layer)])
     if layer in (-1, backbone.num_layers - 1):

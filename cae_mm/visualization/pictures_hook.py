@@ -18,7 +18,7 @@ from cae_mm.evaluation.protocol import rgb_preprocess
 from cae_mm.models import ContextAutoencoder
 from cae_mm.visualization.attention import look
 from cae_mm.visualization.figure import choose_images, figure_of, load_image, pixels_of
-from cae_mm.visualization.reconstruction import draw_masks, reconstruct
+from cae_mm.visualization.reconstruction import draw_masks, in_rows, reconstruct
 
 
 @contextmanager
@@ -84,7 +84,7 @@ class PicturesHook(EncoderHook):
         with own_numbers(self.seed), torch.compiler.set_stance('force_eager'):
             rows = dict(attention=look(encoder_of(self.model.backbone), self.preprocess, self.images))
             if self.masks is not None:
-                rows['reconstruction'] = reconstruct(
-                    self.model, self.preprocess, self.images, self.masks).rows()
+                rows['reconstruction'] = in_rows(reconstruct(
+                    self.model, self.preprocess, self.images, self.masks))
         for name, content in rows.items():
             runner.visualizer.add_image(name, pixels_of(figure_of(*content)), epoch)
