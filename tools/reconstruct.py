@@ -33,7 +33,14 @@ def main() -> None:
     from cae_mm.checkpoint.loader import compare
     from cae_mm.engine import launch
     from cae_mm.evaluation.features import CenterView
-    from cae_mm.visualization import choose_images, draw_masks, draw_rows, load_image, reconstruct
+    from cae_mm.visualization import (
+        choose_images,
+        draw_masks,
+        draw_rows,
+        in_rows,
+        load_image,
+        reconstruct,
+    )
     cfg = launch.load_config(args)
     if not cfg.model.type.endswith('ContextAutoencoder'):
         raise ValueError(f'{args.config} paints nothing under a mask: take a config of pre-training')
@@ -49,7 +56,7 @@ def main() -> None:
     view = CenterView(tuple(side * model.backbone.patch_size for side in model.backbone.grid_size))
     images = torch.stack([load_image(path, view) for path in choose_images(args.images, args.num)])
     masks = draw_masks(cfg.train_dataloader.dataset, len(images))
-    draw_rows(*reconstruct(model, model.data_preprocessor, images, masks).rows(), args.out)
+    draw_rows(*in_rows(reconstruct(model, model.data_preprocessor, images, masks)), args.out)
     print(f'{len(images)} images: {args.out}')
 
 

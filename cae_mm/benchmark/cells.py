@@ -44,15 +44,10 @@ REPORTED = 'loaded the whole encoder', 'loaded all of', 'new parts'  # what the 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """A model, a task and a seed.
+    """A model, a task and a seed, of the training or of a random encoder.
 
-    Args:
-        suite, model, task: see there.
-        seed (int): of the training, or of a random encoder.
-        data (Data): of the task.
-        out (Path): folder of the benchmark.
-        gpus (int): of this machine; 0 is its CPU.
-        extra (tuple[str, ...]): options of a training beside those of the task.
+    ``data`` are those of the task, ``out`` is the folder of the benchmark, ``gpus`` of this machine, of
+    which 0 is its CPU, and ``extra`` options of a training beside those of the task.
     """
 
     suite: Suite
@@ -84,21 +79,24 @@ class Cell:
         return cfg
 
     @cached_property
+    def source(self) -> Config | str:
+        """What its encoder is built of, see ``load_encoder``."""
+        name = self.model.encoder or self.suite.encoder
+        return Config.fromfile(ROOT / name) if name.endswith('.py') else name
+
+    @cached_property
     def encoder(self) -> dict:
         """The settings of its backbone."""
-        name = self.model.encoder or self.suite.encoder
         if self.config is not None:
             return next(node['backbone'] for node in dicts(self.config.model) if 'backbone' in node)
-        if name.startswith(TIMM):
-            return dict(type='TimmViT', name=name.removeprefix(TIMM), out_type='raw',
-                        img_size=self._side(get_pretrained_cfg(name.removeprefix(TIMM)).input_size[-1]))
-        if name in ENCODERS:
-            return dict(type='CAEViT', arch=ENCODERS[name], img_size=self._side(224))
-        return Config.fromfile(ROOT / name).model.backbone
-
-    def _side(self, default: int) -> int:
+        if isinstance(self.source, Config):
+            return self.source.model.backbone
+        name = self.source.removeprefix(TIMM)
+        known = dict(type='CAEViT', arch=ENCODERS[name]) if name in ENCODERS else dict(
+            type='TimmViT', name=name, out_type='raw')
+        size = 224 if name in ENCODERS else get_pretrained_cfg(name).input_size[-1]
         given = dict(zip(self.options, self.options[1:], strict=False))
-        return int(given.get('--img-size', default))
+        return dict(**known, img_size=int(given.get('--img-size', size)))
 
     @cached_property
     def size(self) -> tuple[int, int]:
@@ -180,17 +178,11 @@ class Cell:
                 '--cfg-options', *settings, *self.options]
 
     def check_weights(self) -> None:
-        """Read the weights into the encoder, as the tasks will.
-
-        Raises:
-            ValueError, RuntimeError: naming the model and what does not fit.
-        """
+        """Read the weights into the encoder, as the tasks will; errors name the model."""
         if self.model.is_random:
             return
-        name = self.model.encoder or self.suite.encoder
-        source = Config.fromfile(ROOT / name) if name.endswith('.py') else name
         try:
-            load_encoder(source, self.model.weights, 'cpu')
+            load_encoder(self.source, self.model.weights, 'cpu')
         except (ValueError, RuntimeError) as error:
             raise type(error)(f'--models {self.model.label}={self.model.weights}: {error}') from error
 
@@ -204,11 +196,7 @@ class Cell:
         return json.loads(path.read_text()) if path.is_file() else None
 
     def run(self, show) -> dict:
-        """Run the command, and keep the record of it.
-
-        Raises:
-            RuntimeError: with the last lines of its output, when it fails.
-        """
+        """Run the command and keep its record; a RuntimeError has the last lines of the output."""
         log, start, lines = self.folder / 'output.log', time.time(), []
 
         def watch(line):
@@ -227,11 +215,7 @@ class Cell:
         return record
 
     def _measured(self, lines: list[str]) -> dict:
-        """The record: the numbers, and all that a table says of them.
-
-        Raises:
-            RuntimeError: when the metric of the task is not among what was measured.
-        """
+        """The record: the numbers, and all that a table says of them."""
         task, name = self.task, self.task.metric
         if task.trains:
             scalars = read_scalars(self.folder / 'run')

@@ -32,34 +32,24 @@ def cost_of_encoder(settings: dict, size: tuple[int, int]) -> dict[str, float]:
                 gflops=operations(backbone, (1, 3, *size)) / 1e9)
 
 
-def forward_operations(cfg: Config, size: tuple[int, int]) -> tuple[int, int]:
-    """Operations of the encoder, and of what stands on it, for one image in training."""
+def training_operations(cfg: Config, size: tuple[int, int], images: int) -> float:
+    """Operations of a training on ``images`` views: the backward pass counts as two forward passes."""
     scope = cfg.get('default_scope', 'mmpretrain')
     model, image = on_meta(cfg.model, scope), (1, 3, *size)
     encoder = operations(model.backbone, image)
     if scope == 'mmdet':
         whole = operations(lambda x: model.rpn_head(model.extract_feat(x)), image)
-        heads = model.roi_head
-        channels = cfg.model.roi_head.mask_roi_extractor.out_channels
-        boxes = heads.bbox_head if isinstance(heads.bbox_head, nn.ModuleList) else [heads.bbox_head]
-        masks = heads.mask_head if isinstance(heads.mask_head, nn.ModuleList) else [heads.mask_head]
-        whole += sum(operations(head, (PROPOSALS, channels, 7, 7)) for head in boxes)
-        whole += sum(operations(head, (POSITIVES, channels, 14, 14)) for head in masks)
+        heads, channels = model.roi_head, cfg.model.roi_head.mask_roi_extractor.out_channels
+        for head, number, side in (heads.bbox_head, PROPOSALS, 7), (heads.mask_head, POSITIVES, 14):
+            for stage in head if isinstance(head, nn.ModuleList) else [head]:
+                whole += operations(stage, (number, channels, side, side))
     elif scope == 'mmseg':
         whole = operations(model, image)
         if model.with_auxiliary_head:
-            heads = model.auxiliary_head
-            whole += operations(lambda x: heads(model.extract_feat(x)), image) - operations(
-                model.extract_feat, image)
+            whole += operations(lambda x: model.auxiliary_head(model.extract_feat(x)), image)
+            whole -= operations(model.extract_feat, image)
     else:
         whole = encoder
-    return encoder, max(0, whole - encoder)
-
-
-def training_operations(cfg: Config, size: tuple[int, int], images: int) -> float:
-    """Operations of a training on ``images`` views: the backward pass counts as two forward passes."""
-    encoder, rest = forward_operations(cfg, size)
-    backbone = next(node['backbone'] for node in (cfg.model,) if 'backbone' in node)
-    frozen = backbone.get('frozen_stages', -1) > 0
-    again = 0 if frozen or not backbone.get('with_cp') else 1
-    return images * ((1 if frozen else 3 + again) * encoder + 3 * rest)
+    backbone = cfg.model.backbone
+    passes = 1 if backbone.get('frozen_stages', -1) > 0 else 4 if backbone.get('with_cp') else 3
+    return images * (passes * encoder + 3 * (whole - encoder))

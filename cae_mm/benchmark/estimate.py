@@ -22,13 +22,7 @@ SAMPLES = 16
 
 @dataclass
 class Estimate:
-    """Of a training on GPUs of one kind.
-
-    Args:
-        cfg (Config): of any task.
-        gpus (int): processes.
-        picture (tuple[int, int]): width and height of the images before the pipeline, in pixels.
-    """
+    """Of a training on so many GPUs of one kind; ``picture``: (width, height) of its images, in pixels."""
     cfg: Config
     gpus: int
     picture: tuple[int, int] = (640, 480)
@@ -79,11 +73,7 @@ class Estimate:
 
     @cached_property
     def images(self) -> int:
-        """Of the training, repeated ones too.
-
-        Raises:
-            ValueError: for a training by epochs on images that are not here.
-        """
+        """Of the training, repeated ones too; a ValueError for epochs of images that are not here."""
         loop = self.cfg.train_cfg
         if 'max_iters' in loop:
             return loop.max_iters * self.batch * self.gpus
@@ -130,11 +120,7 @@ def at_update(step: Step, gpus: int, sharded: bool) -> int:
 
 
 def parse_device(name: str) -> tuple[float, int]:
-    """Peak in operations per second, and GiB of memory, of a GPU such as ``h100-80g``.
-
-    Raises:
-        ValueError: for another name.
-    """
+    """Peak in operations per second, and GiB of memory, of a GPU such as ``h100-80g``, or a ValueError."""
     model, _, memory = name.rpartition('-')
     peak = peak_flops(model.replace('-', ' ').upper().replace('PCIE', 'PCIe'))
     if peak is None or not memory.lower().removesuffix('g').isdecimal():

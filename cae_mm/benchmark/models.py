@@ -15,13 +15,7 @@ HOW = ('write LABEL=FILE for a checkpoint of the suite\'s own encoder, LABEL=cae
 
 @dataclass(frozen=True)
 class Model:
-    """A row of the table.
-
-    Args:
-        label (str): its name there, and of its folder.
-        encoder (str, optional): for ``--backbone``; None is the encoder of the suite.
-        weights (str): path of a checkpoint, or 'none'.
-    """
+    """A row of the table, by its label: a checkpoint, or 'none', of the suite's encoder, or of another."""
 
     label: str
     encoder: str | None
@@ -36,20 +30,11 @@ class Model:
         """Of its weights, as hexadecimal SHA-256."""
         if self.is_random:
             return 'random'
-        digest = hashlib.sha256()
-        with open(self.weights, 'rb') as file:
-            while block := file.read(2**20):
-                digest.update(block)
-        return digest.hexdigest()
+        return hashlib.sha256(Path(self.weights).read_bytes()).hexdigest()
 
 
 def parse_model(text: str) -> Model:
-    """A model from LABEL=[ENCODER:]FILE.
-
-    Raises:
-        ValueError: for another form, or a model that timm does not have.
-        FileNotFoundError: when there is no such file.
-    """
+    """A model from LABEL=[ENCODER:]FILE, or a ValueError or FileNotFoundError that says what to write."""
     label, equals, what = text.partition('=')
     if not equals or not label or not what or not label.replace('-', '').replace('_', '').isalnum():
         raise ValueError(f'--models {text}: {HOW}')

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from mmengine.config import Config
 from PIL import Image
 
-from cae_mm.benchmark.cells import ROOT, Cell
+from cae_mm.benchmark.cells import Cell
 from cae_mm.disk import list_images
 from cae_mm.evaluation import protocol
 from cae_mm.visualization import (
@@ -21,11 +20,10 @@ from cae_mm.visualization import (
     patch_features,
     pca_colours,
 )
-from cae_mm.visualization.curves import panels
+from cae_mm.visualization.curves import draw_lines
 from cae_mm.visualization.figure import save_figure
 
 PICTURES = 4
-COLOURS = '#1f5fa8', '#c4572b', '#3a8a4d', '#7b4fa3', '#a8871f', '#4a4a4a'
 
 
 def draw_losses(records: Sequence[dict], path: Path) -> Path | None:
@@ -33,42 +31,24 @@ def draw_losses(records: Sequence[dict], path: Path) -> Path | None:
     tasks = {}
     for record in records:
         if 'loss' in record['curves']:
-            tasks.setdefault(record['task'], []).append(record)
+            tasks.setdefault(record['task'], []).append((record['model'], *record['curves']['loss']))
     if not tasks:
         return None
-    labels = list(dict.fromkeys(record['model'] for record in records))
-    figure, axes = panels(len(tasks))
-    for axis, (task, found) in zip(axes, tasks.items(), strict=True):
-        for record in found:
-            first = record is next(other for other in found if other['model'] == record['model'])
-            axis.plot(*record['curves']['loss'], lw=1.2, label=record['model'] if first else None,
-                      color=COLOURS[labels.index(record['model']) % len(COLOURS)])
-        axis.set_title(task, fontsize=11)
-        axis.set_xlabel('iteration')
-        axis.legend(fontsize=9, frameon=False)
-    save_figure(figure, path)
+    draw_lines(tasks, path)
     return path
 
 
 @torch.no_grad()
 def draw_encoders(cells: Sequence[Cell], folder: Path, out: Path) -> dict[str, Path]:
-    """What the patches mean to each encoder, and what its class token looks at.
+    """What the patches mean to each encoder, of a cell each, and what its class token looks at.
 
-    Args:
-        cells (Sequence[Cell]): one for each model.
-        folder (Path): of pictures.
-        out (Path): folder to write.
-
-    Returns:
-        dict[str, Path]: PNG files of 'patches' and, of the models that have a class token, 'attention'.
+    PNG files, of pictures in ``folder``, by 'patches' and, of models that have a class token, 'attention'.
     """
     random.seed(0)
     chosen = choose_images([folder], PICTURES)
     columns, attended, shown = {}, {}, []
     for cell in cells:
-        name = cell.model.encoder or cell.suite.encoder
-        source = Config.fromfile(ROOT / name) if name.endswith('.py') else name
-        backbone, preprocess = protocol.load_encoder(source, cell.model.weights, seed=cell.seed)
+        backbone, preprocess = protocol.load_encoder(cell.source, cell.model.weights, seed=cell.seed)
         view = WholeView(min(backbone.grid_size) * backbone.patch_size, backbone.patch_size)
         pictures = [load_image(path, view) for path in chosen]
         shown = shown or [picture.permute(1, 2, 0) / 255 for picture in pictures]
@@ -85,13 +65,7 @@ def draw_encoders(cells: Sequence[Cell], folder: Path, out: Path) -> dict[str, P
 
 
 def draw_predictions(cells: Sequence[Cell], folder: Path, out: Path) -> Path:
-    """What the trained models of a task find in pictures, a column for each.
-
-    Args:
-        cells (Sequence[Cell]): one for each model, of one task of detection or segmentation, and done.
-        folder (Path): of pictures.
-        out (Path): PNG file to write.
-    """
+    """What the trained models of a task find in pictures of ``folder``, a column for each, as a PNG."""
     names = sorted(list_images(folder))[:PICTURES]
     figure = Figure(figsize=(3.4 * len(cells), 2.6 * len(names) + 0.3), layout='constrained')
     axes = figure.subplots(len(names), len(cells), squeeze=False)

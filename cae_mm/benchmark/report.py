@@ -61,13 +61,7 @@ def commands(records: Sequence[dict]) -> str:
 
 def write_benchmark(records: Sequence[dict], rows: Sequence[dict], out: Path,
                     pictures: Mapping[str, Path]) -> None:
-    """Write ``report.html``.
-
-    Args:
-        records, rows: see ``cae_mm.benchmark.table``.
-        out (Path): folder to write.
-        pictures (Mapping[str, Path]): PNG files by 'patches' and 'attention', or by the name of a task.
-    """
+    """Write ``report.html`` with PNG files by 'patches' and 'attention', or by the name of a task."""
     drawn = {'losses': draw_losses(records, out / 'losses.png'), **pictures}
     write_report(out / 'report.html', 'Encoders in the same tasks', LEAD, [
         Section('Results', '\n\n'.join([verdict(rows), RESULTS, *notes(rows)]), table(rows)),

@@ -8,19 +8,11 @@ HOURS = 72
 
 
 def submit(cells: Sequence[Cell], partition: str, folder: Path, cluster: str = 'slurm') -> dict:
-    """Submit each cell as a job of one node.
+    """Submit each cell, with its GPUs, as a job of one node; a job's ``result`` waits for the record.
 
-    Args:
-        cells (Sequence[Cell]): to run; a job takes the GPUs of its cell.
-        partition (str): of the cluster.
-        folder (Path): for the files of the jobs; all nodes see it, and what the cells read and write.
-        cluster (str): 'local' runs the jobs as processes of this machine.
-
-    Returns:
-        dict: for each cell a job, whose ``result`` waits for the record.
-
-    Raises:
-        ImportError: when submitit is not installed.
+    ``folder`` is for the files of the jobs; all nodes see it, and what the cells read and write.
+    ``cluster`` is 'local' to run the jobs as processes of this machine. An ImportError when submitit is not
+    installed.
     """
     try:
         import submitit

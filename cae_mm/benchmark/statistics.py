@@ -7,18 +7,7 @@ RESAMPLES, LEVEL = 2000, 95.  # percent
 
 
 def resampled(right: Mapping[str, Sequence[str]], seed: int = 0) -> dict[str, np.ndarray]:
-    """Accuracies of models on the same resampled images.
-
-    Args:
-        right (Mapping[str, Sequence[str]]): for each model the digits of its seeds, see ``as_digits``.
-        seed (int): of the resampling.
-
-    Returns:
-        dict[str, np.ndarray]: (RESAMPLES,) percent, the mean of the seeds; each model with the same images.
-
-    Raises:
-        ValueError: when the models saw other numbers of images.
-    """
+    """(RESAMPLES,) percent of the same resampled images, of each model's digits, the mean of its seeds."""
     shares = {label: np.mean([np.frombuffer(digits.encode(), np.uint8) - ord('0') for digits in seeds], 0)
               for label, seeds in right.items()}
     numbers = {label: len(share) for label, share in shares.items()}

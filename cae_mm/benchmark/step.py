@@ -62,15 +62,11 @@ class Step:
 
 
 def draw_samples(cfg: Config, number: int, size: tuple[int, int] = (640, 480)) -> tuple[list[dict], float]:
-    """Run the training pipeline of a config on a made-up photograph with one object.
-
-    Args:
-        cfg (Config): of a training.
-        number (int): of samples; they differ as the pipeline's random choices do.
-        size (tuple[int, int]): width and height of the photograph, in pixels.
+    """Run a config's training pipeline on a made-up photograph of (width, height) with one object.
 
     Returns:
-        tuple[list[dict], float]: the samples, and seconds of a core for each, reading included.
+        tuple[list[dict], float]: samples, which differ by the pipeline's random choices, and seconds of a
+            core for each, reading included.
     """
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     pipeline = Compose(next(leaf_datasets(cfg.train_dataloader.dataset)).pipeline)
@@ -103,16 +99,11 @@ def trace_step(cfg: Config, sample: dict, batch: int, amp: bool, checkpointing: 
     is not seen, but for that of convolutions, nor what an allocator keeps.
 
     Args:
-        cfg (Config): of a training of any task.
-        sample (dict): of the training pipeline.
-        batch (int): such samples in the step, two at least where a batch is normalised.
+        sample (dict): of the training pipeline, of which there are ``batch`` in the step.
         amp (bool): whether in bfloat16, as on GPUs.
         checkpointing (bool, optional): ``with_cp`` of the backbone; the config's by default.
         ranks (int, optional): so many processes share the model out (FSDP), of which this one is traced,
             with a group that sends nothing.
-
-    Raises:
-        ValueError: where ``checkpointing`` is given and the backbone has none.
     """
     cfg, sample = copy.deepcopy(cfg), copy.deepcopy(sample)  # whose labels the step replaces
     MessageHub.get_current_instance().update_info('max_iters', 1000)

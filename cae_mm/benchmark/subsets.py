@@ -17,13 +17,9 @@ Parts = dict[str, tuple[str, Callable[[int], bool]]]  # a part to make -> of whi
 
 
 def make(kind: str, folder: Path, out: Path, parts: Parts) -> Data:
-    """Write the layout of ``folder`` with some of its images, which are links.
+    """Write the layout of ``folder`` with some of its images, which are links; what is there stays.
 
-    Args:
-        kind (str): 'imagenet', 'coco' or 'ade20k'.
-        folder (Path): the data.
-        out (Path): folder to write; what is there stays.
-        parts (Parts): by 'train' and 'val'; images are numbered in each class of ImageNet's layout.
+    ``kind`` is 'imagenet', 'coco' or 'ade20k'; images are numbered in each class of ImageNet's.
     """
     for part, (source, chosen) in parts.items():
         if kind == 'imagenet':

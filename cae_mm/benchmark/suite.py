@@ -21,10 +21,9 @@ class Task:
         metric (str): what is logged, or measured, under this name; higher is better.
         run (str): the config of a training, or the tool of an evaluation of frozen features.
         percent (float): what makes percent of the metric.
-        options (Sequence[str]): of the tool; for a training KEY=VALUE of ``--cfg-options``. '{data}' in it
+        options (Sequence[str]): of the tool, or KEY=VALUE of a training's ``--cfg-options``. '{data}' in it
             is the folder of the data, '{classes}' the number of its class folders.
-        published (Mapping[str, float]): results by the label of a model.
-        source (str): of these.
+        published (Mapping[str, float]): results by the label of a model, and their ``source``.
     """
 
     name: str
@@ -52,12 +51,7 @@ class Suite:
 
 
 def read_suite(path: str | Path) -> Suite:
-    """Read a config of configs/benchmark/.
-
-    Raises:
-        FileNotFoundError: when there is none, see ``find_config``.
-        ValueError: when it is no suite.
-    """
+    """Read a config of configs/benchmark/, see ``find_config``; a ValueError when it is no suite."""
     path = find_config(path)
     cfg = Config.fromfile(path)
     if not cfg.get('tasks') or not isinstance(cfg.get('encoder'), str):
@@ -75,11 +69,7 @@ def read_suite(path: str | Path) -> Suite:
 
 
 def choose(suite: Suite, names: Sequence[str] | None, data: Mapping[str, str | None]) -> list[Task]:
-    """The tasks that are asked for, or all whose data are given.
-
-    Raises:
-        ValueError: for an unknown task, or one without data.
-    """
+    """The tasks that are asked for, or all that have data; a ValueError for one unknown, or without."""
     for name in names or ():
         if name not in suite.tasks:
             near = get_close_matches(name, suite.tasks)

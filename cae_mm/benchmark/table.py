@@ -13,12 +13,7 @@ RESULTS = 'results.json'
 
 
 def read_results(folder: Path) -> list[dict]:
-    """The records of a finished benchmark.
-
-    Raises:
-        FileNotFoundError: when there is none in the folder.
-        ValueError: when its file is no such list.
-    """
+    """The records of a finished benchmark, or a FileNotFoundError or ValueError."""
     path = folder / RESULTS
     if not path.is_file():
         raise FileNotFoundError(f'{folder} has no {RESULTS}: name the --out of a benchmark')
@@ -31,11 +26,7 @@ def read_results(folder: Path) -> list[dict]:
 
 
 def merge(folders: Sequence[Path]) -> list[dict]:
-    """The records of several benchmarks, those that they share once.
-
-    Raises:
-        ValueError: when two of them mean different things by the same model, task and seed.
-    """
+    """The records of several benchmarks, those that they share once; a ValueError where they conflict."""
     found = {}
     for folder in folders:
         for record in read_results(folder):
@@ -49,12 +40,7 @@ def merge(folders: Sequence[Path]) -> list[dict]:
 
 
 def with_reference(records: Sequence[dict], path: Path) -> list[dict]:
-    """The records, and those that we measured of other models in the same tasks on the same data.
-
-    Args:
-        records (Sequence[dict]): of a benchmark.
-        path (Path): a ``results.json`` of ours, which need not be there.
-    """
+    """The records, and those in ``path``, if any, of other models in the same tasks on the same data."""
     if not path.is_file():
         return list(records)
     data = {record['task']: record['same']['data'] for record in records}

@@ -24,11 +24,9 @@ SAFETENSORS = dict(F64='float64', F32='float32', F16='float16', BF16='bfloat16',
 
 
 def describe(path: str | Path) -> Any:
-    """The content of a checkpoint file with ``Stored`` for each tensor: these are not yet read.
+    """The content of a checkpoint file with a ``Stored``, not yet read, for each tensor.
 
-    Raises:
-        OSError: when the file cannot be read.
-        ValueError: when it asks for code, is damaged, or claims more than it holds.
+    An OSError where it cannot be read; a ValueError where it asks for code, is damaged or claims too much.
     """
     file = open(path, 'rb')
     zipped = file.read(4) == b'PK\3\4'

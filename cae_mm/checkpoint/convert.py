@@ -4,22 +4,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cae_mm.checkpoint import layouts
 from cae_mm.checkpoint.facts import KEY, facts_in, heads_of
 from cae_mm.checkpoint.files import check_suffix, read_weights, write_checkpoint
-from cae_mm.checkpoint.layouts import (
-    BARE,
-    BESIDE_ENCODER,
-    COPIES,
-    DERIVED,
-    FILE_KEYS,
-    KINDS,
-    LAYOUTS,
-    NORMS,
-    ONE_POSITION_TABLE,
-    POOLING,
-    PREFIXES,
-    USAGE,
-)
 from cae_mm.checkpoint.lwdetr import for_lwdetr
 from cae_mm.checkpoint.names import (
     detect_origin,
@@ -58,29 +45,25 @@ NORM_OF = {'token': "all tokens, as for our out_type='cls_token'",
 def convert(state: dict[str, Tensor], source: str | None = None, target: str = 'cae_mm',
             export: str = 'full', pooling: str | None = None, img_size: tuple[int, int] | None = None,
             positions: str | None = None, report: list[str] | None = None) -> dict[str, Tensor]:
-    """Translate a state dict exactly: both models compute the same.
+    """Translate a state dict, of anything with an encoder, exactly: both models compute the same.
 
-    A bias of the keys, which timm's and mmpretrain's ViT have, adds the same number to all logits
-    of a query, so that the softmax removes it: it is dropped coming in and zero going out. A model
-    without layer scale comes in with scales of 1.
+    A bias of the keys, which timm's and mmpretrain's ViT have, is removed by the softmax: it is dropped
+    coming in and zero going out. A model without layer scale comes in with scales of 1.
 
     Args:
-        state (dict[str, Tensor]): of an encoder, a pre-training model, a classifier or a probe.
-        source (str, optional): one of ``LAYOUTS``; detected by default.
-        target (str): one of ``LAYOUTS``.
+        source, target (str): of ``LAYOUTS``; the source is detected by default.
         export (str): 'full' translates every array, 'encoder' leaves out what stands on it.
-        pooling (str, optional): what the target's final norm normalises, 'token' (all tokens) or
-            'mean' (the mean of the patch tokens); by default what the source's does, and for ours,
-            whose names do not tell, the mean for a classifier, else the tokens.
+        pooling (str, optional): what the target's final norm normalises, 'token' (all tokens) or 'mean'
+            (the mean of the patch tokens); by default as in the source, and for ours, whose names do not
+            tell, the mean for a classifier, else the tokens.
         img_size, positions: height and width of the target's images, see ``fit_positions``.
         report (list[str], optional): what happened is appended, line by line.
 
     Raises:
-        ValueError: for an unknown origin, less than a whole encoder or head, or arrays that have no
-            place in the target; names them.
+        ValueError: for an unknown origin, less than a whole model, or arrays without a place in the target.
     """
-    for what, value, known in (('target', target, LAYOUTS), ('export', export, ('full', 'encoder')),
-                               ('pooling', pooling, (None, *NORMS))):
+    for what, value, known in (('target', target, layouts.LAYOUTS), ('export', export, ('full', 'encoder')),
+                               ('pooling', pooling, (None, *layouts.NORMS))):
         if value not in known:
             raise ValueError(f'{what}={value!r}: choose one of {", ".join(map(str, known))}')
     report = [] if report is None else report
@@ -101,20 +84,10 @@ def convert(state: dict[str, Tensor], source: str | None = None, target: str = '
 
 def convert_file(path: str | Path, out: str | Path, target: str = 'cae_mm',
                  num_heads: int | None = None, **options) -> list[str]:
-    """Translate a checkpoint file; the new one appears whole or not at all.
+    """Translate a checkpoint file, and report line by line; the new one appears whole or not at all.
 
-    Args:
-        path (str | Path): checkpoint of any known origin.
-        out (str | Path): .pth or .pt, in the form that the target's users load, or .safetensors.
-        num_heads (int, optional): attention heads, where the file does not say and they are not the
-            usual ones of its origin, see ``heads_of``.
-        target (str), **options: see ``convert``; or 'lwdetr', see ``for_lwdetr``.
-
-    Returns:
-        list[str]: what happened, line by line.
-
-    Raises:
-        FileNotFoundError, ValueError: see ``read_checkpoint`` and ``convert``.
+    ``num_heads`` are attention heads, where the file and ``heads_of`` do not tell them. ``target`` may also
+    be 'lwdetr', see ``for_lwdetr``; it, ``options`` and errors are otherwise those of ``convert``.
     """
     check_suffix(out)
     if Path(out).resolve() == Path(path).resolve():
@@ -135,23 +108,19 @@ def convert_file(path: str | Path, out: str | Path, target: str = 'cae_mm',
         theirs, target = for_lwdetr(theirs, facts['num_heads']), 'lwdetr'
     if 'dataset_meta' in given:  # class names, for OpenMMLab's models
         meta['dataset_meta'] = given['dataset_meta']
-    write_checkpoint(theirs, out, FILE_KEYS[target], meta)
+    write_checkpoint(theirs, out, layouts.FILE_KEYS[target], meta)
     report.append(f'wrote {len(theirs)} arrays of {target} to {out}')
     if Path(out).suffix == '.safetensors' and target not in ('cae_mm', 'timm'):
         return [*report, f"load them with safetensors.torch.load_file('{out}')"]
-    return [*report, 'load them with ' + USAGE[target].format(
+    return [*report, 'load them with ' + layouts.USAGE[target].format(
         out=out, heads=f'num_heads={facts["num_heads"]}, ' if facts['num_heads'] else '',
         classes=len(theirs.get('head.weight', ())), tables=any('bias_table' in n for n in theirs),
-        **POOLING[not lwdetr and pooling_of(theirs, target) or 'token'])]
+        **layouts.POOLING[not lwdetr and pooling_of(theirs, target) or 'token'])]
 
 
 def to_ours(state: dict[str, Tensor], layout: str, export: str = 'full',
             report: list[str] | None = None) -> dict[str, Tensor]:
-    """Our names and arrays of a state dict, whole or not; the arguments are those of ``convert``.
-
-    Raises:
-        ValueError: when arrays have no place in our models; names them.
-    """
+    """Our names and arrays of a state dict, whole or not; arguments and errors are those of ``convert``."""
     report = [] if report is None else report
     prefix = prefix_of(state, layout)
     pairs = theirs_to_ours(layout, prefix)
@@ -159,8 +128,8 @@ def to_ours(state: dict[str, Tensor], layout: str, export: str = 'full',
     for name in state:
         new = translate(name, pairs)
         beside = (not new.startswith('backbone.') if new else not name.startswith(prefix)
-                  or matches(name.removeprefix(prefix), BESIDE_ENCODER))
-        if matches(name, DERIVED) or beside and export == 'encoder':
+                  or matches(name.removeprefix(prefix), layouts.BESIDE_ENCODER))
+        if matches(name, layouts.DERIVED) or beside and export == 'encoder':
             left_out.append(name)
         elif new is None:
             unplaced.append(name)
@@ -178,7 +147,7 @@ def to_ours(state: dict[str, Tensor], layout: str, export: str = 'full',
     report.append(f'unexpected {len(left_out)}' + (f', left out: {some(left_out)}' if left_out else ''))
     if 'backbone.norm.weight' in ours and (pooling := pooling_of(state, layout)):
         report.append(f'{origin["backbone.norm.weight"]} normalises {NORM_OF[pooling]}')
-    if layout == 'official' and not any(name.startswith(('head.blocks.', COPIES[layout]))
+    if layout == 'official' and not any(name.startswith(('head.blocks.', layouts.COPIES[layout]))
                                         for name in (*ours, *state)):
         for name in REGRESSOR_NORM & ours.keys():
             del ours[name]
@@ -213,8 +182,8 @@ def _adapt(ours: dict[str, Tensor], layout: str, report: list[str]) -> None:
         check_class_row(ours['backbone.pos_embed'])
     if 'backbone.pos_embed' not in ours and without_positions(ours):
         report.append('missing position table, with relative positions only: it is zero')
-    if 'neck.mask_token' in ours and layout in ONE_POSITION_TABLE:
-        one = ONE_POSITION_TABLE[layout]
+    if 'neck.mask_token' in ours and layout in layouts.ONE_POSITION_TABLE:
+        one = layouts.ONE_POSITION_TABLE[layout]
         if one not in ours:
             raise ValueError(f'less than a whole pre-training model, missing {one}. For the encoder it '
                              'is not needed: export only the encoder')
@@ -226,7 +195,7 @@ def from_ours(ours: dict[str, Tensor], target: str, pooling: str | None = None,
     """Names and arrays of another layout; arguments and errors are those of ``convert``."""
     ours, report = dict(ours), [] if report is None else report
     kind = kind_of(ours)
-    prefix = PREFIXES[target][-1 if kind in BARE.get(target, ()) else 0]
+    prefix = layouts.PREFIXES[target][-1 if kind in layouts.BARE.get(target, ()) else 0]
     pooling = pooling or ('mean' if kind == 'classifier' else 'token')
     pairs = ours_to_theirs(target, prefix, pooling, kind)
     if target != 'cae_mm':
@@ -251,8 +220,8 @@ def from_ours(ours: dict[str, Tensor], target: str, pooling: str | None = None,
         ours |= {'neck.norm.weight': torch.ones_like(ours['head.norm.weight']),
                  'neck.norm.bias': torch.zeros_like(ours['head.norm.bias'])}
         report.append('regresser.norm is written as CAE v2 has it, without using it')
-    if kind == 'pre-training' and target in ONE_POSITION_TABLE:
-        one = ONE_POSITION_TABLE[target]
+    if kind == 'pre-training' and target in layouts.ONE_POSITION_TABLE:
+        one = layouts.ONE_POSITION_TABLE[target]
         for name in ('neck.pos_embed', 'head.pos_embed'):
             if name != one and not torch.equal(ours.pop(name), ours[one]):
                 raise ValueError(f'{name} differs from {one}, and {target} has one table for both: '
@@ -269,15 +238,16 @@ def from_ours(ours: dict[str, Tensor], target: str, pooling: str | None = None,
             report.append('the window is not square: the target makes its relative_position_index itself')
         else:
             theirs |= {names[name].replace('bias_table', 'index'): index for name in tables}
-    if kind == 'pre-training' and target in COPIES and not v2:
-        theirs |= {COPIES[target] + name.removeprefix(prefix): value for name, value in theirs.items()
+    if kind == 'pre-training' and target in layouts.COPIES and not v2:
+        copy = layouts.COPIES[target]
+        theirs |= {copy + name.removeprefix(prefix): value for name, value in theirs.items()
                    if name.startswith(prefix)}
     return theirs
 
 
 def kind_of(ours: dict[str, Tensor]) -> str:
     """One of ``KINDS``, or 'encoder' alone."""
-    return next((kind for kind, name in KINDS.items() if name in ours), 'encoder')
+    return next((kind for kind, name in layouts.KINDS.items() if name in ours), 'encoder')
 
 
 def _drop_zero_tables(ours: dict[str, Tensor], report: list[str]) -> None:

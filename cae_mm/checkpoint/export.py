@@ -31,8 +31,7 @@ class Exported(nn.Module):
     """An encoder or a classifier as others run it, on RGB images normalised by ``mean`` and ``std``.
 
     Args:
-        encoder (CAEViT): gives 'raw' tokens, or, in a classifier, what ``fc`` reads.
-        fc (nn.Linear, optional): of a classifier.
+        encoder (CAEViT): gives 'raw' tokens, or, in a classifier, what ``fc``, a linear layer, reads.
         classes (Sequence[str], optional): their names.
         mean, std (list[float], optional): of pixels of 0 to 255; by default those of ImageNet.
     """
@@ -64,20 +63,15 @@ class Exported(nn.Module):
 def read_model(path: str | Path, encoder_only: bool = False, out_indices: tuple[int, ...] = (-1,),
                img_size: tuple[int, int] | None = None, num_heads: int | None = None,
                pooling: str | None = None, report: list[str] | None = None) -> Exported:
-    """The classifier that is in a checkpoint, or the encoder of anything else.
+    """The classifier in a checkpoint, or the encoder, of anything else and with ``encoder_only``.
 
     Args:
-        path (str | Path): see ``load_backbone``.
-        encoder_only (bool): of a classifier too.
+        path, num_heads: see ``load_backbone``, as well for what is raised, and ``heads_of``.
         out_indices (tuple[int, ...]): taps of an encoder.
         img_size (tuple[int, int], optional): height and width; by default those of its training.
-        num_heads (int, optional): see ``heads_of``.
         pooling (str, optional): what a classifier reads, 'token' or 'mean'; by default as its names tell,
             and the mean for ours, which do not.
         report (list[str], optional): what was found is appended.
-
-    Raises:
-        FileNotFoundError, ValueError, RuntimeError: see ``load_backbone``.
     """
     report, path = [] if report is None else report, fetch(path)
     state, meta = read_weights(path)
@@ -116,18 +110,10 @@ def read_model(path: str | Path, encoder_only: bool = False, out_indices: tuple[
 def export(model: Exported, out: str | Path, to: str, card: str = '') -> list[str]:
     """Write a model for others, whole or not at all, when it has given there what it gives here.
 
-    Args:
-        model (Exported): see ``read_model``; not to be used afterwards.
-        out (str | Path): a file with the suffix of ``FILES``, or a new folder.
-        to (str): one of ``FILES`` or ``FOLDERS``.
-        card (str): README.md of a folder.
-
-    Returns:
-        list[str]: how much it differs, and how it is loaded.
-
-    Raises:
-        ValueError: for a model that the other library does not have, or another suffix.
-        RuntimeError: when the other library computes other numbers.
+    ``out`` is a file with the suffix of ``FILES[to]``, or a new folder, with a README.md of ``card``. The
+    model is not to be used afterwards. Returns how much it differs, and how it is loaded. A ValueError for
+    a model that the other library does not have, or another suffix; a RuntimeError when that computes other
+    numbers.
     """
     out = Path(out)
     if to == 'lwdetr':

@@ -11,16 +11,11 @@ KEY = 'cae_mm'  # of ``checkpoint['meta']``, and of a safetensors header
 
 
 def facts_of(model: nn.Module) -> dict:
-    """What is true of a model with an encoder of ours.
-
-    Args:
-        model (nn.Module): has a ``CAEViT``, a ``TimmViT`` or mmpretrain's ``BEiTViT`` or
-            ``VisionTransformer`` as its ``backbone``, or is one, which leaves the pixels out; of others
-            nothing is said.
+    """What is true of a model, or of an encoder alone, which knows no pixels; {} of a foreign one.
 
     Returns:
-        dict: num_heads, or the name in timm, patch_size, img_size (height and width), and ``pixels_of``
-        the model's ``data_preprocessor``.
+        dict: num_heads, or the name in timm, patch_size, img_size (height and width), and ``pixels_of`` the
+            model's ``data_preprocessor``.
     """
     backbone = getattr(model, 'backbone', model)
     if isinstance(backbone, (BEiTViT, VisionTransformer)):
@@ -49,11 +44,7 @@ def pixels_of(preprocessor: nn.Module | None) -> dict:
 
 
 def check_pixels(backbone: nn.Module, preprocessor: nn.Module) -> None:
-    """Refuse a loaded encoder for other pixels than it was trained with, as far as its file said.
-
-    Raises:
-        RuntimeError: naming the differences.
-    """
+    """A RuntimeError for an encoder with other pixels than its file said that it was trained with."""
     known, given = getattr(backbone, 'trained_with', {}), pixels_of(preprocessor)
     if problems := contradictions({name: known.get(name) for name in given}, given):
         raise RuntimeError(f'the encoder was trained with other pixels: {problems}. Change '
@@ -62,11 +53,7 @@ def check_pixels(backbone: nn.Module, preprocessor: nn.Module) -> None:
 
 
 def facts_in(meta: dict | None) -> dict:
-    """The facts in the meta of a checkpoint of ours; none in older ones and in those of others.
-
-    Raises:
-        ValueError: for what can be no fact.
-    """
+    """The facts in the meta of a checkpoint of ours, if it has any; a ValueError for what can be none."""
     facts = meta.get(KEY, {}) if isinstance(meta, dict) else {}
     if not isinstance(facts, dict):
         raise ValueError(f'the meta states {KEY}={facts!r}, which no encoder has')
@@ -87,12 +74,10 @@ def contradictions(file: dict, model: dict) -> str:
 
 
 def heads_of(ours: dict[str, Tensor], layout: str) -> int | None:
-    """Attention heads by the relative position tables, else as usual for the size; None: unknown.
+    """Attention heads of an encoder by its relative position tables, else the usual ones; None: unknown.
 
-    Args:
-        ours (dict[str, Tensor]): an encoder with our names.
-        layout (str): whose names it came with. 'official' is BEiT's too, whose files have tables:
-            without tables it is the authors'.
+    ``layout`` is whose names it came with. 'official' is BEiT's too, whose files have tables: one without
+    is the authors'.
     """
     for table in tables_of(ours).values():
         return table.shape[1]

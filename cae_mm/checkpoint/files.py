@@ -30,14 +30,13 @@ class FileError(ValueError):
 def read_checkpoint(path: str | Path) -> dict:
     """Read a checkpoint file, ``.safetensors`` or torch's, without executing anything in it.
 
-    What pickles describe beside plain values has a plain form here: a module is its state dict, a
-    command line and the history of a log are dicts. Checksums are compared, those of the file and
-    those of ``seal``.
+    A pickled module becomes its state dict, a command line and the history of a log become dicts. Checksums
+    are compared, those of the file and those of ``seal``.
 
     Raises:
         FileNotFoundError: when there is no such file.
-        FileError: when the file needs code to be run, is truncated or damaged, or is not a checkpoint;
-            when a weight is not a finite floating point number.
+        FileError: when it needs code to be run, is damaged or no checkpoint, or has a weight that is not
+            finite.
     """
     content = _described(path)
     bare = not any(isinstance(content.get(key), dict) for key in STATE_DICTS)
@@ -48,7 +47,7 @@ def read_checkpoint(path: str | Path) -> dict:
 
 
 def read_weights(path: str | Path) -> tuple['Weights', dict]:
-    """The state dict in a checkpoint file, see ``state_of``, and its meta; weights are read when used.
+    """The state dict in a checkpoint file, whose weights are read when used, and its meta.
 
     Raises:
         FileNotFoundError, FileError: see ``read_checkpoint``.
@@ -59,12 +58,7 @@ def read_weights(path: str | Path) -> tuple['Weights', dict]:
 
 
 class Weights(Mapping):
-    """A state dict whose arrays are read, and checked, when they are asked for.
-
-    Args:
-        path (str | Path): where they are.
-        stored (dict[str, Stored]): what they are.
-    """
+    """A state dict whose arrays are read, and checked, when they are asked for."""
 
     def __init__(self, path: str | Path, stored: dict[str, Stored]):
         self.path, self.stored = path, stored
@@ -140,11 +134,7 @@ def _built(path: str | Path, value: Any, name: str = '', weights: bool = False) 
 
 
 def state_of(checkpoint: dict) -> dict[str, Tensor | Stored]:
-    """The state dict in a checkpoint, bare or under the key its origin uses, names without wrappers.
-
-    Raises:
-        ValueError: when there is none.
-    """
+    """The state dict in a checkpoint, bare or under its origin's key, names without wrappers."""
     content = checkpoint if isinstance(checkpoint, dict) else {}
     inner = next((content[key] for key in STATE_DICTS if isinstance(content.get(key), dict)), content)
     # Beside a bare state dict there may be anything, and in one what modules keep besides their arrays.
@@ -173,13 +163,9 @@ def write_checkpoint(state: dict[str, Tensor], path: str | Path, key: str = 'sta
 
     Args:
         state (dict[str, Tensor]): each is written with nothing else of its storage.
-        path (str | Path): ends with .pth, .pt or .safetensors.
+        path (str | Path): ends with .pth, .pt or .safetensors; a ValueError for another suffix.
         key (str): what a .pth holds the state dict under.
-        meta (dict, optional): what a .pth holds beside it; of it, the header of a .safetensors
-            takes the facts of the encoder.
-
-    Raises:
-        ValueError: for another suffix.
+        meta (dict, optional): what a .pth holds beside it; a .safetensors takes the encoder's facts of it.
     """
     check_suffix(path)
     state = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}

@@ -76,20 +76,12 @@ class Stored:
         return prod(self.shape) * self.dtype.itemsize
 
     def read(self) -> torch.Tensor:
-        """Its numbers.
-
-        Raises:
-            ValueError: when they are not there, or not those that were written.
-        """
+        """Its numbers; a ValueError when they are not there, or not those that were written."""
         return self.reader(self)
 
 
 def refuse(name: str) -> None:
-    """Raise a ValueError that says what a file asked for.
-
-    Args:
-        name (str): never the text of a value, which may be shared so often that it has no end.
-    """
+    """A ValueError that says what a file asked for: its name, no value, which may have no end."""
     sparse = ' (for a sparse tensor)' if name == 'torch.serialization._get_layout' else ''
     raise ValueError(f'it asks for {name}{sparse}, and no file runs code here')
 
@@ -164,17 +156,10 @@ CONSTANTS = {**DTYPES, **{f'{module}.{kind}Storage': DTYPES[f'torch.{dtype}'] fo
 
 
 def plain(value: Any, size: int) -> Any:
-    """What was described, as containers of plain values and ``Stored`` tensors.
+    """What ``unpickle`` gave, as containers of plain values and ``Stored`` tensors.
 
     A pickled module, or one of TorchScript, becomes its state dict, an object of ``RECORDS`` a dict of its
-    state.
-
-    Args:
-        value: what ``unpickle`` gave.
-        size (int): bytes of the file, which bound what the values may take together.
-
-    Raises:
-        ValueError: for every name that is none of these, and for more than the file can hold.
+    state. A ValueError for every other name, and for more values than a file of ``size`` bytes can hold.
     """
     values, room = MOST_VALUES, 16 * size  # some models share arrays, and name them more than once
 

@@ -1,5 +1,6 @@
 """Loading checkpoints whole or not at all: the encoder from any origin, or a model exactly."""
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -56,21 +57,17 @@ def load_backbone(backbone: CAEViT, path: str | Path, prefix: str = 'backbone.',
                   resize_rel_pos: bool = False, trained_with: dict | None = None) -> None:
     """Fill the whole encoder from a checkpoint of any known origin, or raise.
 
-    A sine-cosine table of another patch grid is replaced by the exact one of the encoder's grid, or,
-    with ``pos_mode='resize'``, any table by its bicubic enlargement. Relative position tables that
-    the checkpoint does not have start at zero. What is known of the checkpoint's training is left as
-    ``backbone.trained_with``.
+    A sine-cosine table of another patch grid is replaced by that of the encoder's grid, or, with
+    ``pos_mode='resize'``, any table by its bicubic enlargement. Relative position tables that it does not
+    have start at zero. What is known of its training is left as ``backbone.trained_with``.
 
     Args:
         backbone (CAEViT): the encoder.
-        path (str | Path): checkpoint of ours, the official code, mmpretrain, timm or transformers, see
-            ``fetch``.
+        path (str | Path): checkpoint of ours, the authors, mmpretrain, timm or transformers, see ``fetch``.
         prefix (str): what the encoder's keys begin with in the file; if none does, all keys count.
-        resize_rel_pos (bool): resize relative position tables of another window, see
-            ``resize_window``, instead of refusing them.
-        trained_with (dict, optional): facts that the file does not state, or wrongly, by the names
-            of ``facts_of``: ``dict(num_heads=12)`` for heads that are not the usual ones of its
-            origin, see ``heads_of``. None in it: unknown, not to be compared.
+        resize_rel_pos (bool): resize relative position tables of another window instead of refusing them.
+        trained_with (dict, optional): facts that the file does not state, or wrongly, such as
+            ``dict(num_heads=12)`` for heads that are not the usual ones. None in it: not to be compared.
 
     Raises:
         FileNotFoundError, ValueError: see ``read_checkpoint`` and ``convert``.
@@ -78,25 +75,16 @@ def load_backbone(backbone: CAEViT, path: str | Path, prefix: str = 'backbone.',
     """
     if unknown := set(trained_with or ()) - set(FACTS):
         raise ValueError(f'trained_with states {", ".join(unknown)}: known are {", ".join(FACTS)}')
-    report, path = [], fetch(path)
-    state, meta = read_weights(path)
-    state = state.under(prefix)
-    try:
-        layout = detect_origin(state)
-        given = to_ours(state, layout, 'encoder', report)
-        final_norm = not isinstance(backbone.norm, nn.Identity)
-        check_encoder(given, final_norm)
-        facts = dict(num_heads=heads_of(given, layout)) | facts_in(meta) | (trained_with or {})
+    report, path, final_norm = [], fetch(path), not isinstance(backbone.norm, nn.Identity)
+    with _named(path):
+        given, layout, facts = _read(path, prefix, final_norm, report)
+        facts |= trained_with or {}
         given = {name.removeprefix('backbone.'): value for name, value in given.items()
                  if final_norm or not name.startswith('backbone.norm.')}
         own = backbone.state_dict()
         _check_sizes(backbone, given, facts['num_heads'], path)
         _fit_tables(backbone.grid_size if resize_rel_pos else None, own, given, path, report)
         _fit_positions(backbone, own, given, path, layout, facts.get('img_size'), report)
-    except FileError:
-        raise
-    except ValueError as error:
-        raise ValueError(f'{path}: {error}') from error
     problems = compare(own, given)
     if problems:
         raise RuntimeError(f'{path} does not hold this encoder. {problems}. Build the encoder with '
@@ -108,16 +96,10 @@ def load_backbone(backbone: CAEViT, path: str | Path, prefix: str = 'backbone.',
 
 
 def encoder_of(backbone: nn.Module) -> nn.Module:
-    """The encoder of a model as the evaluations read it: one of ours is itself, others become one of ours.
+    """The encoder of a model as the evaluations read it, or a ValueError.
 
-    Args:
-        backbone (nn.Module): of mmpretrain's MAE, BEiT or CAE, or with the interface of ``CAEViT``.
-
-    Returns:
-        nn.Module: for the former a ``CAEViT`` with a copy of the weights, on their device.
-
-    Raises:
-        ValueError: when it is neither.
+    What has the interface of ``CAEViT`` is itself; that of mmpretrain's MAE, BEiT or CAE becomes a
+    ``CAEViT`` with a copy of the weights, on their device.
     """
     if hasattr(backbone, 'encode'):
         return backbone
@@ -130,24 +112,17 @@ def encoder_of(backbone: nn.Module) -> nn.Module:
                          use_rel_pos_bias=bool(tables_of(given)))
     encoder.load_state_dict({name.removeprefix('backbone.'): value for name, value in given.items()})
     return encoder.to(next(backbone.parameters()).device)
+
+
 def arguments_of(path: str | Path, num_heads: int | None = None) -> dict:
-    """Arguments of the ``CAEViT`` that is in a checkpoint, as far as its numbers depend on them.
+    """Arguments of the ``CAEViT`` in a checkpoint, as far as its numbers depend on them.
 
-    Args:
-        path (str | Path): see ``load_backbone``.
-        num_heads (int, optional): attention heads, where they are not known from the file.
-
-    Raises:
-        FileNotFoundError, ValueError: see ``load_backbone``; where the heads are not known.
+    ``num_heads`` are its attention heads, where the file does not tell; raises as ``load_backbone`` does.
     """
-    state, meta = read_weights(path := fetch(path))
-    state = state.under('backbone.')
-    try:
-        layout = detect_origin(state)
-        ours = to_ours(state, layout, 'encoder')
-        check_encoder(ours, final_norm=False)
+    path = fetch(path)
+    with _named(path):
+        ours, _, facts = _read(path, 'backbone.', final_norm=False)
         check_shapes(ours)
-        facts = dict(num_heads=heads_of(ours, layout)) | facts_in(meta)
         facts['num_heads'] = num_heads or facts['num_heads']
         check_grid(ours, facts)
         if not facts['num_heads']:
@@ -155,15 +130,31 @@ def arguments_of(path: str | Path, num_heads: int | None = None) -> dict:
                              'number: say num_heads')
         width, channels, patch, _ = ours['backbone.patch_embed.weight'].shape
         size = facts.get('img_size') or [side * patch for side in grid_of(ours['backbone.pos_embed'])]
-    except FileError:
-        raise
-    except ValueError as error:
-        raise ValueError(f'{path}: {error}') from error
     return dict(
         arch=dict(embed_dims=width, num_layers=len(block_names(ours)), num_heads=facts['num_heads']),
         img_size=tuple(size), patch_size=patch, in_channels=channels,
         mlp_ratio=len(ours['backbone.blocks.0.mlp.fc1.weight']) / width,
         final_norm='backbone.norm.weight' in ours, use_rel_pos_bias=bool(tables_of(ours)))
+
+
+@contextmanager
+def _named(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except FileError:
+        raise
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from error
+
+
+def _read(path: Path, prefix: str, final_norm: bool, report: list[str] | None = None) -> tuple:
+    """Arrays of a whole encoder, by our names, what layout they came in, and its facts."""
+    state, meta = read_weights(path)
+    state = state.under(prefix)
+    layout = detect_origin(state)
+    ours = to_ours(state, layout, 'encoder', report)
+    check_encoder(ours, final_norm)
+    return ours, layout, dict(num_heads=heads_of(ours, layout)) | facts_in(meta)
 
 
 def _check_sizes(backbone: CAEViT, given: dict[str, Tensor], num_heads: int | None,
@@ -245,13 +236,12 @@ def pretrained_encoder(checkpoint: str | Path, prefix: str = '', **options) -> p
 class StrictLoadHook(Hook):
     """Refuse a checkpoint that does not fit the model exactly, before anything is loaded.
 
-    Without it mmengine's Runner only warns, and resumes with random weights. What the arrays do not
-    tell, see ``facts_of``, is written into every checkpoint and compared too.
+    mmengine's Runner only warns, and resumes with random weights. What the arrays do not tell, see
+    ``facts_of``, is written into every checkpoint and compared too.
 
     Args:
-        new_parts (Sequence[str]): parts of the model that keep their initial weights when training
-            starts from ``load_from``, whatever the checkpoint has for them, such as
-            'roi_head.bbox_head.fc_cls' for other classes. Resuming and testing load all.
+        new_parts (Sequence[str]): parts of the model that keep their initial weights when training starts
+            from ``load_from``, such as 'roi_head.bbox_head.fc_cls' for other classes.
     """
 
     def __init__(self, new_parts: Sequence[str] = ()):
@@ -267,12 +257,7 @@ class StrictLoadHook(Hook):
         check_pixels(getattr(model, 'backbone', model), model.data_preprocessor)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Compare keys, shapes and facts, and leave the new parts out.
-
-        Raises:
-            RuntimeError: naming what is missing, unexpected, of another shape or contradictory.
-            ValueError: for new parts that the model does not have, and for what is no state dict.
-        """
+        """Compare keys, shapes and facts, by a RuntimeError, and leave the new parts out."""
         model, file = _unwrapped(runner.model), runner._load_from or 'the checkpoint'
         own, state = model.state_dict(), checkpoint.get('state_dict', checkpoint)
         if not isinstance(state, dict):

@@ -13,19 +13,9 @@ TRANSFORMERS = [(re.compile(theirs), ours) for theirs, ours in (
 
 
 def for_lwdetr(official: dict[str, Tensor], num_heads: int | None) -> dict[str, Tensor]:
-    """What the detector's ViT has of an encoder: no class token, and no final norm.
+    """What the detector's ViT has of an encoder with the authors' names: no class token, and no final norm.
 
-    Its loader takes what fits and keeps random numbers for the rest, so that all is checked here.
-
-    Args:
-        official (dict[str, Tensor]): an encoder with the authors' names.
-        num_heads (int, optional): its attention heads.
-
-    Returns:
-        dict[str, Tensor]: with the same names.
-
-    Raises:
-        ValueError: for an encoder that the detector does not have.
+    Its loader takes what fits and keeps random numbers for the rest: a ValueError for any other encoder.
     """
     rows = official['encoder.pos_embed'].shape[1]
     patch = official['encoder.patch_embed.proj.weight'].shape[-1]

@@ -9,15 +9,9 @@ Pairs = list[tuple[str, str]]
 
 
 def detect_origin(state: Iterable[str], source: str | None = None) -> str:
-    """Which of ``LAYOUTS`` the names of a state dict follow.
+    """Which of ``LAYOUTS`` the names of a state dict follow; with ``source`` it has to begin with that.
 
-    Args:
-        state (Iterable[str]): names of the arrays of an encoder or of a model with one.
-        source (str, optional): what the layout must begin with, such as 'mmpretrain'.
-
-    Raises:
-        ValueError: when none or several fit; lists some of the names and the known origins. For a model
-            that only ``TimmViT`` holds.
+    A ValueError when none or several fit, or the model is one that only ``TimmViT`` holds.
     """
     for model, pattern, array in OTHERS:
         if shown := next((name for name in state if re.fullmatch(array, name)), None):
@@ -47,11 +41,7 @@ def take_timm(pattern: str) -> str:
 
 
 def rename(name: str, source: str) -> str:
-    """Our name of one array of the layout ``source``.
-
-    Raises:
-        ValueError: when the layout has no such array.
-    """
+    """Our name of one array of the layout ``source``, or a ValueError."""
     for prefix in PREFIXES[source]:
         ours = translate(name, theirs_to_ours(source, prefix))
         if ours is not None:

@@ -55,15 +55,7 @@ def block_names(ours: dict[str, Tensor]) -> list[str]:
 
 
 def check_encoder(ours: dict[str, Tensor], final_norm: bool = True) -> None:
-    """Refuse less than a whole encoder.
-
-    Args:
-        ours (dict[str, Tensor]): with our names.
-        final_norm (bool): its final norm is needed.
-
-    Raises:
-        ValueError: naming what is missing.
-    """
+    """A ValueError for less than a whole encoder, by our names; ``final_norm``: its norm is needed."""
     blocks = block_names(ours)
     if beyond := [block for i, block in enumerate(blocks) if block != f'backbone.blocks.{i}.']:
         raise ValueError(f'less than a whole encoder of {len(blocks)} blocks: {beyond[0]} follows '
@@ -88,11 +80,7 @@ def check_encoder(ours: dict[str, Tensor], final_norm: bool = True) -> None:
 
 
 def check_beside(ours: dict[str, Tensor]) -> None:
-    """Refuse less than all of what stands on the encoder.
-
-    Raises:
-        ValueError: naming what is missing.
-    """
+    """Refuse less than all of what stands on the encoder: a ValueError names what is missing."""
     for pattern, needed in BESIDE.items():
         shown = next((name for name in ours if re.fullmatch(pattern, name)), None)
         if shown and (missing := [name for name in needed if name not in ours]):
@@ -101,14 +89,7 @@ def check_beside(ours: dict[str, Tensor]) -> None:
 
 
 def check_shapes(ours: dict[str, Tensor]) -> None:
-    """Refuse arrays whose sizes contradict each other, and blocks that differ from others.
-
-    Args:
-        ours (dict[str, Tensor]): with our names.
-
-    Raises:
-        ValueError: naming two arrays that do not fit, or what a block is missing.
-    """
+    """A ValueError names arrays whose sizes contradict each other, or what a block is missing."""
     sizes, blocks = {}, defaultdict(lambda: defaultdict(set))
     for name, array in ours.items():
         part = name.split('.')[0]
@@ -141,12 +122,7 @@ def check_shapes(ours: dict[str, Tensor]) -> None:
 def check_grid(ours: dict[str, Tensor], facts: dict) -> None:
     """Refuse position tables that are not for one grid of patches, and heads that do not divide the width.
 
-    Args:
-        ours (dict[str, Tensor]): with our names.
-        facts (dict): see ``facts_of``; the image size tells the grid, where it is known.
-
-    Raises:
-        ValueError: naming the table and the grid.
+    The image size among ``facts`` tells the grid, where it is known. A ValueError names table and grid.
     """
     table, patch = ours['backbone.pos_embed'], ours['backbone.patch_embed.weight'].shape[-1]
     size, heads = facts.get('img_size'), facts.get('num_heads')

@@ -21,16 +21,15 @@ HUB, WEIGHTS = 'hf-hub:', 'model.safetensors'
 
 
 def fetch(checkpoint: str | Path | None, sha256: str | None = None) -> Path:
-    """Return the local file of a path, URL or model of the Hugging Face Hub; downloads are cached.
+    """The local file of a path, URL or model of the Hugging Face Hub; downloads are cached.
 
     Args:
         checkpoint (str | Path, optional): a path, which of a folder is that of its ``model.safetensors``;
-            'hf-hub:OWNER/MODEL', or that with '@REVISION', which has such a file; or a URL. Each may
-            end with ``#sha256=DIGEST``.
+            'hf-hub:OWNER/MODEL', or that with '@REVISION'; or a URL. Each may end with ``#sha256=DIGEST``.
         sha256 (str, optional): the whole hexadecimal digest the file must have.
 
     Raises:
-        FileNotFoundError: when there is none, the path names no file, or the download fails.
+        FileNotFoundError: when there is none, or the download fails.
         ValueError: when the digest differs, or for an ``http://`` URL without one.
     """
     if checkpoint is None:
@@ -72,11 +71,7 @@ def fetch(checkpoint: str | Path | None, sha256: str | None = None) -> Path:
 
 
 def restore_histories(content: dict) -> None:
-    """Give mmengine the history of the log as it knows it.
-
-    Raises:
-        ValueError: when there is none where it should be, and for other parts of another kind.
-    """
+    """Give mmengine the history of the log as it knows it; a ValueError for parts of another kind."""
     parts = dict(meta=dict, message_hub=dict, optimizer=dict, param_schedulers=(list, dict))
     for key, kinds in parts.items():
         if not isinstance(content.get(key, {}), kinds) and (key, content[key]) != ('optimizer', None):

@@ -46,9 +46,6 @@ def relative_index(ours: dict[str, Tensor]) -> Tensor | None:
     """(1 + N, 1 + N) int64: rows of the relative position tables for each pair of tokens.
 
     None for a window that is not square: the numbers of rows do not tell height from width.
-
-    Raises:
-        ValueError: when the position table is of another grid.
     """
     tables = tables_of(ours)
     sides = set(map(square_window, tables.values()))
@@ -64,18 +61,11 @@ def relative_index(ours: dict[str, Tensor]) -> Tensor | None:
 
 def fit_positions(ours: dict[str, Tensor], img_size: tuple[int, int], how: str | None,
                   report: list[str]) -> None:
-    """Replace the position tables by those for images of another size; relative ones are resized.
+    """Replace the position tables, in place, by those for an ``img_size`` (height, width) in pixels.
 
-    Args:
-        ours (dict[str, Tensor]): with our names; changed in place.
-        img_size (tuple[int, int]): height and width, in pixels.
-        how (str, optional): 'recompute' gives the exact sine-cosine tables of the new grid, 'resize'
-            the bicubic enlargement of those in the checkpoint; by default sine-cosine tables are
-            recomputed and others resized.
-        report (list[str]): what happened is appended.
-
-    Raises:
-        ValueError: when the size is not a multiple of the patch, or the grid of a table is unknown.
+    'recompute' gives the exact sine-cosine tables of the new grid, 'resize' their bicubic enlargement; by
+    default sine-cosine tables are recomputed and others, and relative ones, resized. A ValueError when the
+    size is not a multiple of the patch, or the grid of a table is unknown.
     """
     patch = ours['backbone.patch_embed.weight'].shape[-2:]
     if how not in (None, 'recompute', 'resize'):

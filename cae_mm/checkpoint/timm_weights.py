@@ -56,9 +56,8 @@ def load_timm(backbone: nn.Module, path: str | Path, prefix: str = 'backbone.',
     """Fill a whole ``TimmViT`` from a checkpoint, or raise.
 
     Its names may be those of timm, of the model's authors, which timm's own filter functions translate, of
-    Hugging Face's transformers, or of a training here. Positions and patch embeddings of another size are
-    resampled by timm's rules. What is known of the checkpoint's training is left as
-    ``backbone.trained_with``: that it saw pixels normalised as timm says, unless told otherwise.
+    transformers, or of a training here. Positions and patch embeddings of another size are resampled by
+    timm's rules. ``backbone.trained_with`` says then that pixels were normalised as timm says, or as told.
 
     Args:
         backbone (nn.Module): a ``TimmViT``.
@@ -107,17 +106,7 @@ def note_pixels(backbone: nn.Module, state: Iterable[str]) -> list[str]:
 
 def to_timm(state: dict[str, Tensor], vit: nn.Module, prefix: str = '',
             report: list[str] | None = None) -> dict[str, Tensor]:
-    """Translate the names of a checkpoint into those of a model of timm, and fit sizes to it.
-
-    Args:
-        state (dict[str, Tensor]): see ``load_timm``.
-        vit (nn.Module): the model.
-        prefix (str): of the backbone in a checkpoint of a training here.
-        report (list[str], optional): what was changed or left out is appended.
-
-    Raises:
-        ValueError: for numbers that the model has no place for.
-    """
+    """The arrays of a checkpoint, see ``load_timm``, by the names and sizes of a model of timm."""
     report = [] if report is None else report
     own = vit.state_dict()
     for place in (f'{prefix}vit.', 'vit.'):
@@ -210,11 +199,7 @@ def joined(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor
 
 
 def check_biases(state: dict[str, Tensor], own: dict[str, Tensor]) -> None:
-    """Refuse biases of queries or values that the model has no place for, unless they are zero.
-
-    Raises:
-        ValueError: naming the first.
-    """
+    """A ValueError for biases of queries or values, other than zeros, that the model has no place for."""
     for name, bias in state.items():
         place = name.removesuffix('qkv.bias')
         if f'{place}qkv.weight' in own and place != name and not {name, f'{place}q_bias'} & own.keys():
@@ -230,12 +215,7 @@ PROJECTIONS = 'visual.proj', 'proj', 'visual_projection.weight', 'head.weight'
 
 
 def load_projection(layer: nn.Linear, path: str | Path) -> None:
-    """Fill the projection of a CLIP, a linear layer without bias, from the file of its encoder, or raise.
-
-    Raises:
-        FileNotFoundError, FileError: see ``read_weights``.
-        RuntimeError: when the file has none, or one of another shape.
-    """
+    """Fill a CLIP's projection, a linear layer without bias, from its encoder's file, or a RuntimeError."""
     state = read_weights(path)[0]
     name = next((name for name in PROJECTIONS if name in state), None)
     if name is None:

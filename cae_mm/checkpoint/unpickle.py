@@ -32,14 +32,9 @@ def unpickle(file: BinaryIO, reader: Callable[[Stored], torch.Tensor] | None = N
              storages: dict[str, Storage] | None = None) -> Any:
     """What a pickle describes, with ``Stored``, ``Made`` and ``Name`` in it: see ``plain``.
 
-    Args:
-        file (BinaryIO): stands at the beginning of the pickle, and then behind its end. Its ``read`` must
-            not take more memory than the file has bytes.
-        reader (Callable, optional): of its tensors.
-        storages (dict, optional): is filled with the storages that it names.
-
-    Raises:
-        ValueError: for whatever is not allowed, by its name, and for a damaged pickle.
+    ``file`` stands at the beginning of the pickle, and then behind its end; its ``read`` must not take more
+    memory than it has bytes. ``reader`` is that of the tensors, whose ``storages`` are collected. A
+    ValueError for whatever is not allowed, by its name, and for a damaged pickle.
     """
     stack, below, memo, copied, storages = [], [], {}, 0, {} if storages is None else storages
     encode = functools.lru_cache(maxsize=None)(encoded)  # one text, however often it is asked for

@@ -13,12 +13,7 @@ def ranking_size(num_classes: int) -> int:
 
 
 def top_accuracy(ranking: Tensor, labels: Tensor) -> dict[int, float]:
-    """Percent of images whose label is among the first 1, and the first 5 if there are as many.
-
-    Args:
-        ranking (Tensor): (n, 1 or 5) labels, the most likely first.
-        labels (Tensor): (n,) true labels.
-    """
+    """Percent of (n,) labels among the first 1, and the first 5, of rankings (n, 1 or 5), best first."""
     right = ranking == labels[:, None]
     return {n: 100 * right[:, :n].any(1).float().mean().item()
             for n in sorted({1, ranking.shape[1]})}
@@ -31,13 +26,7 @@ def as_digits(right: Tensor) -> str:
 
 @METRICS.register_module()
 class RecordedAccuracy(Accuracy):
-    """mmpretrain's Accuracy, which can write down which images are right, to compare classifiers on them.
-
-    Args:
-        out (str, optional): file to write at each evaluation: a digit for each image, in their order, 1
-            where the label with the highest score is the true one.
-        *args, **kwargs: see :class:`mmpretrain.evaluation.Accuracy`.
-    """
+    """mmpretrain's Accuracy, which also writes ``as_digits`` of each evaluation into a file, ``out``."""
 
     def __init__(self, *args, out=None, **kwargs):
         super().__init__(*args, **kwargs)

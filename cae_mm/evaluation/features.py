@@ -43,12 +43,9 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 class CenterView:
-    """Resize the shorter side (bicubic) and crop the centre.
+    """Resize the shorter side (bicubic) and crop the centre, of (height, width) ``size`` in pixels.
 
     An image that has the size already stays as it is: small images have nothing to lose.
-
-    Args:
-        size (int | tuple[int, int]): height and width of the result, in pixels.
     """
 
     def __init__(self, size):
@@ -66,18 +63,11 @@ class CenterView:
 
 
 class LabelledFolder(Dataset):
-    """``directory/CLASS/*`` in a fixed order with a fixed view.
+    """``directory/CLASS/*`` in a fixed order, by a :class:`CenterView` of ``img_size``.
 
-    An item is a pair: the packed sample, or None with the path and reason of an unreadable file.
-
-    Args:
-        directory (str | Path): one folder per class.
-        img_size (int | tuple[int, int]): height and width the encoder takes, in pixels.
-        few (dict, optional): which images, by ``shots``, ``shots_seed``, ``subset`` of ``ImageFolder``.
-
-    Raises:
-        FileNotFoundError: when there is no such folder.
-        ValueError: when it has no folders, or one without images; names them. See ``ImageFolder``.
+    An item is a pair: the packed sample, or None with the path and reason of an unreadable file. ``few``
+    are ``shots``, ``shots_seed`` and ``subset`` of ``ImageFolder``. A FileNotFoundError when there is no
+    such folder, a ValueError when it has no classes, or one without images.
     """
 
     def __init__(self, directory, img_size, few=None):
@@ -118,10 +108,7 @@ def collate(items: list[tuple]) -> tuple[dict | None, list[str]]:
 
 def labelled_loader(directory: str | Path, img_size: int | tuple[int, int], batch_size: int = 128,
                     num_workers: int = 0, few: dict | None = None) -> DataLoader:
-    """Loader of this rank's batches of a :class:`LabelledFolder`: every n-th, as there are n ranks.
-
-    The batches are those of a single rank. Its random state is its own, the training's stays.
-    """
+    """Loader of this rank's batches, of a random state of its own: every n-th of those of a single rank."""
     dataset = LabelledFolder(directory, img_size, few)
     rank, world_size = get_dist_info()
     batches = [range(len(dataset))[i:i + batch_size] for i in range(0, len(dataset), batch_size)]
@@ -145,11 +132,7 @@ def pool(backbone: nn.Module, images: Tensor, feature: str) -> Tensor:
 
 
 def check_feature(backbone: nn.Module, feature: str) -> None:
-    """Refuse a feature that the encoder does not have.
-
-    Raises:
-        ValueError: for an unknown ``feature``, or 'cls' of an encoder without class token.
-    """
+    """A ValueError for an unknown ``feature``, or 'cls' of an encoder without class token."""
     if feature not in FEATURES:
         raise ValueError(f'feature={feature!r} is not one of {", ".join(FEATURES)}')
     if feature == 'cls' and not backbone.has_cls_token:
@@ -173,29 +156,23 @@ def batch_features(backbone: nn.Module, loader: DataLoader, preprocess: Callable
 def extract_features(backbone: nn.Module, loader: DataLoader, preprocess: Callable,
                      feature: str = 'avg', progress: bool = True,
                      amp: bool = False) -> tuple[Tensor, Tensor]:
-    """Run the encoder over a labelled loader, each rank over its batches.
+    """Features (n, C) float32 and labels (n,) int64, on the CPU, of all ranks, in the order of the files.
 
-    The final norm stands where the encoder was trained with it. In pre-training it is that of each
-    token, and 'avg' is the mean of normalised patch tokens; an encoder with
+    The final norm stands where the encoder was trained with it. In pre-training it is that of each token,
+    and 'avg' is the mean of normalised patch tokens, 'cls' the class token; an encoder with
     ``out_type='avg_featmap'``, as for fine-tuning, normalises the mean, which is what its head sees.
 
     Args:
-        backbone (nn.Module): a ``CAEViT`` or a ``TimmViT``; runs where its parameters are, never
-            compiled.
-        loader (DataLoader): see :func:`labelled_loader`.
+        backbone (CAEViT | TimmViT): runs where its parameters are, never compiled, with ``amp`` in
+            bfloat16.
+        loader (DataLoader): of this rank, see :func:`labelled_loader`.
         preprocess (Callable): data preprocessor, gives ``inputs`` (B, 3, H, W) on the device of the
             encoder.
-        feature (str): 'avg', the mean of the patch tokens, or 'cls', the class token.
+        feature (str): one of ``FEATURES``, see :func:`check_feature`.
         progress (bool): tell how far it is.
-        amp (bool): run the encoder in bfloat16.
-
-    Returns:
-        tuple[Tensor, Tensor]: of all ranks, in the order of the files: features (n, C) float32 and
-        labels (n,) int64, on the CPU. Files that cannot be read are left out, and named in the log.
 
     Raises:
-        ValueError: see :func:`check_feature`.
-        RuntimeError: when more than a tenth of the files cannot be read.
+        RuntimeError: when more than a tenth of the files cannot be read; fewer are named in the log.
     """
     check_feature(backbone, feature)
     files = len(loader.dataset)

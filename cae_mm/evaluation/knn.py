@@ -14,11 +14,7 @@ from cae_mm.evaluation.ranks import gather
 
 
 def check_k(k: int | Sequence[int], num_images: int) -> list[int]:
-    """The numbers of neighbours, ascending.
-
-    Raises:
-        ValueError: for one outside 1..``num_images``.
-    """
+    """The numbers of neighbours, ascending; a ValueError for one outside 1..``num_images``."""
     ks = [k] if isinstance(k, int) else sorted(set(k))
     if ks[0] < 1 or ks[-1] > num_images:
         raise ValueError(f'k={k} with {num_images} training images: choose k in 1..{num_images}')
@@ -54,25 +50,18 @@ def knn_ranking(train_features: Tensor, train_labels: Tensor, features: Tensor,
                 progress: bool = False) -> dict[int, Tensor]:
     """Let the k most similar training images vote, each with weight exp(cosine / temperature).
 
-    Neighbours are merged chunk by chunk, so that never more than ``chunk`` x 16 ``chunk``
-    similarities exist. The ranks take turns with the chunks, so that each classifies its share.
+    Neighbours are merged chunk by chunk, so that never more than ``chunk`` x 16 ``chunk`` similarities
+    exist. The ranks take turns with the chunks, so that each classifies its share.
 
     Args:
-        train_features (Tensor): (n, C).
-        train_labels (Tensor): (n,) int64.
-        features (Tensor): (m, C) of the images to classify.
-        k (int | Sequence[int]): numbers of neighbours.
-        temperature (float): of the votes.
-        chunk (int): images classified at a time.
+        train_features, train_labels (Tensor): (n, C) and (n,) int64.
+        features (Tensor): (m, C) of the images to classify, a ``chunk`` at a time.
+        k (int | Sequence[int]): numbers of neighbours, in 1..n.
         device (str | torch.device, optional): where to compute; that of ``features`` by default.
-        progress (bool): tell how far it is.
 
     Returns:
-        dict[int, Tensor]: for each k the labels with most votes, the best first, (m, 5), or (m, 1)
-        with up to 5 classes; -1 where there are no votes left. On the CPU, of all ranks.
-
-    Raises:
-        ValueError: for k outside 1..n, or features of different widths.
+        dict[int, Tensor]: for each k the labels with most votes, the best first, (m, 5), or (m, 1) with up
+            to 5 classes; -1 where there are no votes left. On the CPU, of all ranks.
 
     Source: the protocol of InstDisc (arXiv 1805.01978) as DINO and its successors use it.
     """
@@ -91,15 +80,10 @@ def knn_ranking(train_features: Tensor, train_labels: Tensor, features: Tensor,
     return dict(zip(ks, torch.from_numpy(np.concatenate(parts, 1)), strict=True))
 
 
-def knn_predict(*args, **kwargs) -> dict[int, Tensor]:
-    """For each k the predicted labels (m,); the arguments are those of :func:`knn_ranking`."""
-    return {n: ranking[:, 0] for n, ranking in knn_ranking(*args, **kwargs).items()}
-
-
 def knn_accuracy(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor],
                  k: int | Sequence[int] = (10, 20), right: dict[str, str] | None = None,
                  **kwargs) -> dict[str, float]:
-    """Accuracies in percent of :func:`knn_ranking`, as ``{'knn/top1_k10': ...}``.
+    """Accuracies in percent of weighted k-nearest neighbours, as ``{'knn/top1_k10': ...}``.
 
     Args:
         train, val (tuple[Tensor, Tensor]): features (n, C) and labels (n,).

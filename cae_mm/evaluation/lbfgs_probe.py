@@ -28,20 +28,11 @@ def logit_chunks(weight: Tensor, features: Tensor):
 
 def fit(features: Tensor, labels: Tensor, num_classes: int, penalty: float,
         start: Tensor | None = None, max_iter: int = 300) -> Tensor:
-    """Multinomial logistic regression by L-BFGS, never with all logits at once.
+    """Multinomial logistic regression by L-BFGS, never with all logits at once: (C + 1, K) weights.
 
-    The first rank takes the steps; loss and gradient are sums over the images of all ranks.
-
-    Args:
-        features (Tensor): (n, C) of this rank's images, standardised.
-        labels (Tensor): (n,) int64.
-        num_classes (int): K.
-        penalty (float): factor of the sum of squared weights; biases are free.
-        start (Tensor, optional): weights to start from, zeros by default.
-        max_iter (int): iterations of L-BFGS.
-
-    Returns:
-        Tensor: (C + 1, K) weights, the last row the biases.
+    The last row are biases. The first rank takes the steps; loss and gradient are sums over the images of
+    all ranks, of which this one has standardised ``features`` (n, C) and ``labels`` (n,) int64. ``penalty``
+    weighs the sum of squared weights; ``start`` are weights to start from, zeros by default.
     """
     if start is None:
         start = features.new_zeros(features.shape[1] + 1, num_classes)
@@ -99,10 +90,9 @@ def lbfgs_probe(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor],
                 progress: bool = False, right: dict[str, str] | None = None) -> dict[str, float]:
     """Fit a linear classifier on frozen features and measure it.
 
-    Features are standardised by the training set. The penalty is the best of ``penalties`` on a
-    held-out part of the training set; from there the classifier is fitted on all of it. The same
-    features give the same result, on another number of ranks, which share the images, but for what
-    rounding does to 300 iterations.
+    Features are standardised by the training set. The penalty is the best of ``penalties`` on a held-out
+    part of the training set; from there the classifier is fitted on all of it. The same features give the
+    same result, on another number of ranks, but for what rounding does to 300 iterations.
 
     Args:
         train, val (tuple[Tensor, Tensor]): features (n, C) and labels (n,) int64, the same on all ranks.
@@ -114,8 +104,7 @@ def lbfgs_probe(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor],
 
     Returns:
         dict[str, float]: ``linear/top1`` and, with more than 5 classes, ``linear/top5`` in percent;
-        ``linear/penalty``; ``linear/held_out_0.1`` and the like, the top-1 accuracy on the held-out
-        part with each penalty.
+            ``linear/penalty``; ``linear/held_out_0.1`` and the like, top-1 on the held-out part with each.
 
     Raises:
         ValueError: when training images have fewer than two classes, or for a negative penalty.

@@ -31,26 +31,19 @@ from cae_mm.models import CAEDataPreprocessor, CAEViT, TimmViT
 
 def load_encoder(cfg: Config | str, checkpoint: str, device: str | None = None, seed: int = 0,
                  img_size: int | None = None) -> tuple[CAEViT | TimmViT, CAEDataPreprocessor]:
-    """Build the encoder of a config and the normalisation of its pixels, without the rest.
+    """Build the encoder of a config, on the device, and the normalisation of its pixels, which takes RGB.
 
     Args:
         cfg (Config | str): has ``model.backbone``; or a name of ``cae_mm.list_models()``, whose pixels are
             normalised by ImageNet's mean and standard deviation, or 'timm:' and a name of timm's, whose are
             by its own.
-        checkpoint (str): path of a checkpoint with the whole encoder, or 'none' for its random
-            initialisation.
+        checkpoint (str): with the whole encoder, or 'none' for its random initialisation by ``seed``.
         device (str, optional): the best there is by default.
-        seed (int): of the random initialisation.
-        img_size (int, optional): side of the images, in pixels, of an encoder given by its name; by
-            default that of its training.
-
-    Returns:
-        tuple[CAEViT | TimmViT, CAEDataPreprocessor]: on the device; the preprocessor takes RGB, also where
-        the config's own takes BGR.
+        img_size (int, optional): side of the images, in pixels, of an encoder given by its name.
 
     Raises:
-        FileNotFoundError, ValueError, RuntimeError: see ``load_backbone`` and ``check_pixels``.
-        ValueError: for a config without a ``CAEViT``, or whose pixels are not normalised.
+        FileNotFoundError, ValueError, RuntimeError: see ``load_backbone`` and ``check_pixels``; for a
+            config without a ``CAEViT``, or whose pixels are not normalised.
     """
     device = device or get_device()
     set_random_seed(seed)
@@ -82,11 +75,7 @@ def load_encoder(cfg: Config | str, checkpoint: str, device: str | None = None, 
 
 
 def rgb_preprocess(preprocess: nn.Module) -> CAEDataPreprocessor:
-    """Normalise RGB images as a model's own preprocessor does, which may take BGR.
-
-    Raises:
-        ValueError: when it has no mean and standard deviation.
-    """
+    """Normalise RGB images as a model's own preprocessor does, which may take BGR, or a ValueError."""
     if isinstance(preprocess, CAEDataPreprocessor):
         return preprocess
     if not hasattr(preprocess, 'mean'):
@@ -98,16 +87,9 @@ def rgb_preprocess(preprocess: nn.Module) -> CAEDataPreprocessor:
 
 def labelled_splits(data: str | Path, img_size: int | tuple[int, int], few: dict | None = None,
                     **loader) -> dict[str, DataLoader]:
-    """Loaders of ``data/train`` and ``data/val``.
+    """Loaders of ``data/train``, of which ``few`` images, and ``data/val``, see ``labelled_loader``.
 
-    Args:
-        data (str | Path): labelled ImageNet directory.
-        few (dict, optional): which images of ``data/train``, see ``LabelledFolder``.
-        img_size, **loader: see ``labelled_loader``.
-
-    Raises:
-        FileNotFoundError, ValueError: see ``LabelledFolder``.
-        ValueError: when the two splits have different classes; names them.
+    A ValueError names the classes that are not in both.
     """
     loaders = {split: labelled_loader(Path(data) / split, img_size, few=chosen, **loader)
                for split, chosen in (('train', few), ('val', None))}
@@ -120,16 +102,10 @@ def labelled_splits(data: str | Path, img_size: int | tuple[int, int], few: dict
 
 def prepare(backbone: nn.Module, data: str | Path, feature: str = 'avg', k: Sequence[int] = (),
             **loader) -> dict[str, DataLoader]:
-    """What :func:`measure` reads, after all checks that need no work.
+    """The loaders that :func:`measure` reads, after all checks that need no work, on all ranks.
 
-    Args:
-        backbone (nn.Module): tells its image size by ``grid_size`` and ``patch_size``.
-        data, **loader: see :func:`labelled_splits`.
-        feature, k: see :func:`measure`.
-
-    Raises:
-        FileNotFoundError, ValueError: see :func:`labelled_splits`, ``check_feature``, ``check_k``.
-        RankError: see ``together``.
+    ``data`` and ``loader`` are those of :func:`labelled_splits`, ``feature`` and ``k`` of :func:`measure`;
+    the backbone tells its image size by ``grid_size`` and ``patch_size``.
     """
     with together():
         check_feature(backbone, feature)
@@ -143,17 +119,11 @@ def prepare(backbone: nn.Module, data: str | Path, feature: str = 'avg', k: Sequ
 def extract_splits(backbone: nn.Module, preprocess: nn.Module, loaders: dict[str, DataLoader],
                    feature: str = 'avg', progress: bool = True, amp: bool = False,
                    features: str | Path | None = None) -> dict[str, tuple[Tensor, Tensor]]:
-    """Features and labels of each split.
+    """Features and labels of each split, see ``extract_features``.
 
-    Args:
-        backbone, preprocess, feature, progress, amp: see ``extract_features``.
-        loaders (dict[str, DataLoader]): see :func:`labelled_splits`.
-        features (str | Path, optional): directory to keep them in, or to take them from if they are
-            there. The first rank writes; all read.
-
-    Raises:
-        ValueError: when ``features`` holds those of another encoder or of other images.
-        OSError: when it has no room for them.
+    ``features`` is a directory to keep them in, or to take them from if they are there: the first rank
+    writes, all read. A ValueError when it holds those of another encoder or of other images, an OSError
+    when it has no room.
     """
     def extract(split):
         return extract_features(backbone, loaders[split], preprocess, feature, progress, amp)
@@ -185,15 +155,11 @@ def measure(backbone: nn.Module, preprocess: nn.Module, loaders: dict[str, DataL
     """Accuracies in percent of k-NN and, if asked, of the quick linear probe, by all ranks together.
 
     Args:
+        backbone, preprocess, feature, progress, amp, features: see ``extract_splits``.
         loaders (dict[str, DataLoader]): see :func:`prepare`.
         k (Sequence[int]): numbers of neighbours; empty leaves k-NN out.
-        probe (bool): fit a linear probe too.
-        penalties (Sequence[float]): of the linear probe.
+        probe (bool): fit a linear probe too, with one of ``penalties``.
         right (dict, optional): is given a digit for each image and top-1 accuracy, see ``as_digits``.
-        backbone, preprocess, feature, progress, amp, features: see ``extract_splits``.
-
-    Returns:
-        dict[str, float]: see ``knn_accuracy`` and ``lbfgs_probe``; the same on all ranks.
 
     Raises:
         RankError: on all ranks, for whatever happens on one of several, see ``together``.
@@ -209,13 +175,9 @@ def measure(backbone: nn.Module, preprocess: nn.Module, loaders: dict[str, DataL
 
 
 def read_config(args: argparse.Namespace) -> Config | str:
-    """The config that a command line names by its path or name, with its options.
+    """The config that a command line names by its path or name, with its options; of an encoder its name.
 
-    The name of an encoder stays a name.
-
-    Raises:
-        FileNotFoundError: when it is neither a file nor a config or encoder of this name.
-        ValueError: for options to an encoder, which has no config; see ``apply_options``.
+    A FileNotFoundError when it is neither; a ValueError for options to an encoder, which has no config.
     """
     from cae_mm.hub import ModelHub, list_models
     if args.config in list_models() or args.config.startswith(TIMM):

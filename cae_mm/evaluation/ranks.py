@@ -13,14 +13,9 @@ class RankError(RuntimeError):
 
 
 def gather(value: Any = None, error: str | None = None) -> list:
-    """What each rank brings, known to all of them.
+    """What each rank brings, known to all of them; a RankError when one has an error, or left ``together``.
 
-    Args:
-        value: of this rank; anything that can be pickled, tensors as arrays.
-        error (str, optional): why this rank cannot go on.
-
-    Raises:
-        RankError: when a rank has an error, or has left :func:`together` with one.
+    ``value`` is anything that can be pickled, tensors as arrays; ``error``, why this rank cannot go on.
     """
     found, ranks = all_gather_object((value, error)), {}
     for rank, (_, error) in enumerate(found):
@@ -35,12 +30,9 @@ def gather(value: Any = None, error: str | None = None) -> list:
 def together() -> Iterator[None]:
     """Let an error on one rank end the block on all ranks, so that none waits for one that has left.
 
-    In the block the ranks meet in :func:`gather` alone; another collective may follow one at once. They
-    meet after each batch or the like, so none waits longer than for one batch of another rank: far less
-    than the time after which NCCL aborts a run.
-
-    Raises:
-        RankError: when there are several ranks; a single one raises what went wrong.
+    In the block the ranks meet in :func:`gather` alone, after each batch or the like, so that none waits
+    longer than for one batch of another: far less than the time after which NCCL aborts a run. A RankError
+    when there are several ranks; a single one raises what went wrong.
     """
     try:
         yield

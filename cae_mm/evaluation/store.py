@@ -19,12 +19,7 @@ ADVICE = 'Choose another directory for the features, or make room in this one'
 
 def describe(backbone: nn.Module, preprocess: nn.Module, dataset: LabelledFolder, feature: str,
              amp: bool) -> dict[str, str]:
-    """All that features depend on, by name: equal descriptions, equal features.
-
-    Args:
-        backbone, preprocess, feature, amp: see ``extract_features``.
-        dataset (LabelledFolder): the images; a file is known by its name, size and time of change.
-    """
+    """All that features depend on, by name; files are known by name, size and time of change."""
     weights = hashlib.sha256()
     for name, value in backbone.state_dict().items():
         weights.update(f'{name} {value.dtype} {tuple(value.shape)}'.encode())
@@ -49,10 +44,9 @@ def describe(backbone: nn.Module, preprocess: nn.Module, dataset: LabelledFolder
 
 
 def read(path: Path, origin: dict[str, str]) -> tuple[Tensor, Tensor] | None:
-    """Kept features (n, C), memory-mapped, and labels (n,), or None where there is no file.
+    """Kept features (n, C), memory-mapped, and labels (n,); None without a file.
 
-    Raises:
-        ValueError: when the file has features of another origin, naming what differs, or something else.
+    A ValueError names what differs when the file has features of another origin, or something else.
     """
     if not path.exists():
         return None
@@ -78,11 +72,7 @@ def write(path: Path, origin: dict[str, str], features: Tensor, labels: Tensor) 
 
 
 def make_room(directory: Path, size: int) -> None:
-    """Make the directory, and refuse a disk without room for ``size`` bytes: now, not in an hour.
-
-    Raises:
-        OSError: when there is not enough room.
-    """
+    """Make the directory; an OSError where the disk has no room for ``size`` bytes: now, not in an hour."""
     directory.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(directory).free
     if free < size:

@@ -23,16 +23,10 @@ class CAEOutput:
 
 
 def split_mask(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices of the visible and of the masked patches, ascending.
+    """Indices (B, N - M) of the visible and (B, M) of the masked patches, int64, ascending.
 
-    Args:
-        mask (Tensor): (B, N) bool, True = masked, the same number M in each row.
-
-    Returns:
-        tuple[Tensor, Tensor]: (B, N - M) and (B, M) int64.
-
-    Raises:
-        ValueError: when rows differ in their number of masked patches, or it is not in 1..N-1.
+    Of a mask (B, N) bool, True = masked. A ValueError when rows differ in their number M of masked patches,
+    or it is not in 1..N-1.
     """
     counts = mask.sum(1)
     num_masked, num_patches = int(counts[0]), mask.shape[1]
@@ -47,22 +41,20 @@ def split_mask(mask: Tensor) -> tuple[Tensor, Tensor]:
 class ContextAutoencoder(BaseSelfSupervisor):
     """Context autoencoder for self-supervised representation learning (arXiv 2202.03026).
 
-    B images, N patches, M masked and V visible in each; widths C (encoder) and D (decoder); K
-    outputs for each of the T tokens that the head decodes.
-
-    CAE v2 (arXiv 2211.09799) is the same with other parts: no alignment, a regressor without its norm, a
-    ``TokenDecoder``, and a teacher's features as targets.
+    B images, N patches, M masked and V visible in each; widths C (encoder) and D (decoder); K outputs for
+    each of the T tokens that the head decodes. CAE v2 (arXiv 2211.09799) is the same with other parts: no
+    alignment, a regressor without its norm, a ``TokenDecoder``, and a teacher's features as targets.
 
     Args:
         backbone (dict): the encoder, ``CAEViT``.
         neck (dict): ``LatentContextualRegressor``.
         head (dict): ``CAEDecoder`` or ``TokenDecoder``.
-        target_generator (dict): what is decoded, a ``TargetGenerator``: ``DALLETokenizer``,
-            ``DiscreteVAE``, ``PixelTarget``, ``TeacherFeatures``.
+        target_generator (dict): ``DALLETokenizer``, ``DiscreteVAE``, ``PixelTarget`` or
+            ``TeacherFeatures``.
         align_weight (float): weight of the alignment loss; 0 leaves its pass of the encoder out.
         paired (bool): in training, let each image serve its mask and the complement at once. Each of the
-            two passes over visible patches gives the other's alignment target, so that none is thrown
-            away. Half of the patches must be masked. The loss is the mean of both.
+            two passes over visible patches gives the other's alignment target. Half of the patches must be
+            masked. The loss is the mean of both.
         data_preprocessor (dict): ``CAEDataPreprocessor``.
         init_cfg (dict, optional): initialisation of the whole model.
 
@@ -106,12 +98,11 @@ class ContextAutoencoder(BaseSelfSupervisor):
 
         Args:
             images (Tensor): (B, 3, H, W), normalised.
-            visible (Tensor): (B, V) int64.
-            masked (Tensor): (B, M) int64.
+            visible, masked (Tensor): (B, V) and (B, M) int64.
 
         Returns:
             tuple[Tensor, ...]: latent (B, 1 + V, C), predicted and target (B, M, D; None without
-            alignment), decoded (B, T, D), which the head's last layer makes outputs of.
+                alignment), decoded (B, T, D), which the head's last layer makes outputs of.
         """
         latent = self.backbone.encode(images, visible)
         context = self.neck.project(latent)
@@ -135,8 +126,8 @@ class ContextAutoencoder(BaseSelfSupervisor):
             ids (Tensor): (B, T) codes, or (B, T, K) pixels or features.
 
         Returns:
-            tuple: loss of reconstruction and weighted loss of alignment (None without alignment), and the
-            share of codes that are right (None where there are none).
+            tuple: loss of reconstruction, weighted loss of alignment, and the share of codes that are
+                right; None without alignment, or codes.
         """
         _, *latents = self.predict_masked(images, visible, masked)
         return self._losses(*latents, ids)
@@ -162,8 +153,8 @@ class ContextAutoencoder(BaseSelfSupervisor):
                 generator; the images themselves by default.
 
         Returns:
-            CAEOutput: latents, prediction, targets and losses; of 2B images, first by the masks and then
-            by their complements, where ``paired`` in training.
+            CAEOutput: of 2B images, first by the masks, then by their complements, where ``paired`` in
+                training.
 
         Raises:
             ValueError: for masks that do not fit, or a target grid that is not the patch grid.
@@ -204,12 +195,7 @@ class ContextAutoencoder(BaseSelfSupervisor):
                              f'{patches[0]}x{patches[1]} patches: change the size of the second view')
 
     def loss(self, inputs: dict[str, Tensor], data_samples=None) -> dict[str, Tensor]:
-        """Losses of a batch, and the share of masked tokens decoded right, in percent.
-
-        Args:
-            inputs (dict[str, Tensor]): images, mask, target_images, as for ``forward_masked``.
-            data_samples: not used; part of mmengine's interface.
-        """
+        """Losses, by the arguments of ``forward_masked``, and the percentage of codes that are right."""
         reconstruct, align, right = self.step_losses(*self._prepare(**inputs))
         losses = dict(loss_reconstruct=reconstruct, loss_align=align,
                       accuracy=None if right is None else 100 * right)
@@ -220,10 +206,10 @@ class ContextAutoencoder(BaseSelfSupervisor):
         return self.backbone(inputs['images'] if isinstance(inputs, dict) else inputs)
 
     def flops_per_image(self) -> float:
-        """FLOPs of training on one image, as for model FLOP utilisation.
+        """FLOPs of training on one image, as for model FLOP utilisation: matrix multiplications only.
 
-        Matrix multiplications only: passes with gradients count three times, the alignment pass and
-        the target generator once. As many patches are masked as in the last batch, half before it.
+        Passes with gradients count three times, the alignment pass and the target generator once. As many
+        patches are masked as in the last batch, half before it.
         """
         device, grid = self.backbone.pos_embed.device, self.backbone.grid_size
         patches, visible = grid[0] * grid[1], self.num_visible or grid[0] * grid[1] // 2

@@ -16,19 +16,16 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, bias: Tensor, target: Tensor
     """The mean of ``F.cross_entropy(F.linear(x, weight, bias).float(), target)``, in chunks of rows.
 
     Gradients are computed along with the loss, so that no logit is kept or computed twice. Under autocast
-    matrices are multiplied in its precision, softmax, loss and the sums over chunks are in float32.
+    matrices are multiplied in its precision; softmax, loss and the sums over chunks are in float32.
     PyTorch's own ``F.linear_cross_entropy``, from 2.13 on, gives no likeliest codes, rounds the loss to the
     precision of the logits, and is not compiled.
 
     Args:
-        x (Tensor): (n, D).
-        weight (Tensor): (K, D).
-        bias (Tensor): (K).
-        target (Tensor): (n) int64 in 0..K-1.
+        x, weight, bias, target (Tensor): (n, D), (K, D), (K), and (n) int64 in 0..K-1.
 
     Returns:
         tuple[Tensor, Tensor]: the loss, and the share of rows whose largest logit is the target's: float32
-        scalars.
+            scalars.
     """
     dtype = F.linear(x[:1], weight[:1]).dtype  # what autocast makes of it
     tensors = (each.to(dtype) for each in (x, weight, bias))

@@ -9,9 +9,8 @@ class CAEDataPreprocessor(BaseDataPreprocessor):
     """Move a batch to the device and normalise it there.
 
     Args:
-        mean (Sequence[float]): Mean of R, G and B, on the scale of 0 to 255.
-        std (Sequence[float]): Standard deviation of R, G and B, on the same scale.
-        non_blocking (bool): Whether the copy overlaps with computing; needs pinned memory.
+        mean, std (Sequence[float]): of R, G and B, on the scale of 0 to 255.
+        non_blocking (bool): whether the copy overlaps with computing; needs pinned memory.
     """
 
     def __init__(self, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375),
@@ -32,15 +31,14 @@ class CAEDataPreprocessor(BaseDataPreprocessor):
         """Prepare one batch.
 
         Args:
-            data (dict): ``inputs`` is a (B, 3, H, W) uint8 RGB tensor, a list of (3, H, W), or a
-                dict of ``images`` and, optionally, ``target_images`` (B, 3, h, w) and ``mask``
-                (B, N) bool.
-            training (bool): Ignored; mmengine passes it.
+            data (dict): ``inputs`` is a (B, 3, H, W) uint8 RGB tensor, a list of (3, H, W), or a dict of
+                ``images`` and, optionally, ``target_images`` (B, 3, h, w) and ``mask`` (B, N) bool.
+            training (bool): not used; mmengine passes it.
 
         Returns:
-            dict: ``inputs`` as above with ``images`` normalised and ``target_images`` float32 in
-            [0, 1] (the images themselves where there is no second view) and ``mask`` left on the
-            CPU; ``data_samples`` unchanged.
+            dict: ``inputs`` as above, ``images`` normalised, ``target_images`` float32 in [0, 1] (the
+                images where there is no second view), ``mask`` left on the CPU; and ``data_samples`` as
+                they came.
         """
         inputs = data['inputs']
         if isinstance(inputs, dict):

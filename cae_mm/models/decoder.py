@@ -25,11 +25,10 @@ class CAEDecoder(BaseModule):
         grid_size (int | tuple[int, int]): rows and columns of the patch grid.
         num_outputs (int): K, codes of the tokenizer, or values of a patch for pixel targets.
         embed_dims (int): width D.
-        num_heads (int): attention heads.
-        depth (int): blocks; with none, norm and linear layer read the latents as they are.
-        mlp_ratio, drop_path_rate, layer_scale_init_value, attn_dims: see ``TransformerBlock``;
-            the drop path rate grows linearly from 0 over the blocks.
-        with_cp (bool): as of ``CAEViT``: less memory, more time.
+        num_heads, depth (int): attention heads and blocks; with none, norm and linear layer read the
+            latents.
+        mlp_ratio, drop_path_rate, layer_scale_init_value, attn_dims, with_cp: see
+            ``LatentContextualRegressor``.
     """
     decodes_cls = False
 
@@ -73,7 +72,7 @@ class CAEDecoder(BaseModule):
 
         Args:
             decoded (Tensor): (B, M, D), from ``decode``.
-            target (Tensor): (B, M) codes, int64, for cross entropy; or (B, M, K) pixels, for the mean
+            target (Tensor): (B, M) int64 codes, for cross entropy; or (B, M, K) pixels, for the mean
                 squared error.
 
         Returns:
@@ -87,12 +86,7 @@ class CAEDecoder(BaseModule):
 
 @MODELS.register_module()
 class TokenDecoder(CAEDecoder):
-    """A norm and a linear layer from every token to a teacher's features (CAE v2, arXiv 2211.09799).
-
-    Args:
-        grid_size, embed_dims: see ``CAEDecoder``.
-        num_outputs (int): K, width of the teacher's features.
-    """
+    """A norm and a linear layer from every token to a teacher's K features (CAE v2, arXiv 2211.09799)."""
     decodes_cls = True
 
     def __init__(self, grid_size, num_outputs=512, embed_dims=768, init_cfg=None):
@@ -104,16 +98,7 @@ class TokenDecoder(CAEDecoder):
         return torch.cat([visible.new_full((len(visible), 1), -1), visible, masked], dim=1)
 
     def decode(self, predicted: Tensor, masked: Tensor, context: Tensor) -> Tensor:
-        """All but the last layer, for all tokens, in the order of ``positions``.
-
-        Args:
-            predicted (Tensor): (B, M, D), the regressor's output.
-            masked (Tensor): not used.
-            context (Tensor): (B, 1 + V, D), latents of class token and visible patches.
-
-        Returns:
-            Tensor: (B, 1 + N, D).
-        """
+        """All but the last layer: (B, M, D), with ``context`` (B, 1 + V, D) -> (B, 1 + N, D)."""
         return self.norm(torch.cat([context, predicted], dim=1))
 
     def loss(self, decoded: Tensor, target: Tensor) -> tuple[Tensor, None]:

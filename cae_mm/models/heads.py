@@ -15,20 +15,16 @@ INIT = dict(type='Normal', layer='Linear', std=0.02,
 class AttentiveProbeHead(LinearClsHead):
     """Attentive probing: cross-attention of one query, batch norm, linear layer (CAE, section 4).
 
-    The query starts at zero, so the attention starts uniform. It attends to the class token and
-    all patches after the encoder's final norm (``out_type='raw'``), without residual or MLP.
-    In evaluation the batch norm uses its running statistics. The official evaluation normalises
-    with those of each evaluation batch, so that there a prediction depends on its neighbours.
+    The query starts at zero, so the attention starts uniform. It attends to the class token and all patches
+    after the encoder's final norm (``out_type='raw'``), without residual or MLP. In evaluation the batch
+    norm uses its running statistics; the official evaluation normalises with those of each evaluation
+    batch.
 
     Args:
-        num_classes (int): number of classes.
-        in_channels (int): channels C of the tokens.
-        num_heads (int): attention heads, as many as the encoder's.
+        num_classes, in_channels (int): classes, and channels C of the tokens.
+        num_heads (int): attention heads, as many as the encoder's; a ValueError where they do not divide C.
         init_cfg (dict): how the linear layers start.
         kwargs: ``loss``, ``topk`` and ``cal_acc`` of mmpretrain's ClsHead.
-
-    Raises:
-        ValueError: when the channels do not split into the heads.
 
     Source: ``AttentiveBlock`` and the attentive head of the official classification model.
     """
@@ -43,11 +39,7 @@ class AttentiveProbeHead(LinearClsHead):
         self.bn = nn.BatchNorm1d(in_channels, affine=False)
 
     def pool(self, tokens: Tensor) -> Tensor:
-        """What the query reads from the tokens: (B, 1 + N, C) -> (B, C).
-
-        Raises:
-            ValueError: when these are not all tokens of the images.
-        """
+        """What the query reads from all tokens: (B, 1 + N, C) -> (B, C); a ValueError for anything else."""
         if tokens.ndim != 3:
             raise ValueError(f'AttentiveProbeHead attends to all tokens (B, 1 + N, C), got '
                              f"{tuple(tokens.shape)}: build the backbone with out_type='raw'")

@@ -2,7 +2,7 @@
 import torch
 import torch.nn.functional as F
 from mmpretrain.models.backbones.beit import RelativePositionBias
-from timm.layers import DropPath
+from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -23,11 +23,7 @@ def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
 
 
 def inner_dims(embed_dims: int, num_heads: int, attn_dims: int | None) -> int:
-    """Width of all heads together: ``embed_dims`` unless ``attn_dims`` says otherwise.
-
-    Raises:
-        ValueError: when it does not split into ``num_heads`` equal heads.
-    """
+    """Width of all heads together, ``embed_dims`` unless told; a ValueError where it has no equal parts."""
     dims = embed_dims if attn_dims is None else attn_dims
     if dims % num_heads:
         raise ValueError(f'{dims} channels do not split into {num_heads} heads: choose a number of '
@@ -36,29 +32,20 @@ def inner_dims(embed_dims: int, num_heads: int, attn_dims: int | None) -> int:
 
 
 def attention_weights(q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The softmax that fused attention does not keep.
+    """The softmax that fused attention does not keep: (B, heads, m, n), whose rows sum to 1.
 
-    Args:
-        q (Tensor): (B, heads, m, d) queries.
-        k (Tensor): (B, heads, n, d) keys.
-        bias (Tensor, optional): (heads, m, n), added to the logits.
-
-    Returns:
-        Tensor: (B, heads, m, n); its rows sum to 1.
+    Of queries (B, heads, m, d), keys (B, heads, n, d) and a bias (heads, m, n) of the logits.
     """
     logits = (q * q.shape[-1] ** -0.5) @ k.mT
     return (logits if bias is None else logits + bias).softmax(-1)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Values, weighted; arguments as for ``attention_weights``, values (B, heads, n, d).
+    """Values (B, heads, n, d), weighted as by ``attention_weights``: (B, heads, m, d).
 
     In bfloat16 on a CPU the backward pass of PyTorch's fused attention takes longer than that of plain
-    products: where there are gradients and no more than ``PLAIN_TOKENS`` keys, whose weights are kept, it
-    is these.
-
-    Returns:
-        Tensor: (B, heads, m, d).
+    products: where there are gradients and at most ``PLAIN_TOKENS`` keys, whose weights are kept, it is
+    these.
     """
     slow = q.device.type == 'cpu' and q.dtype == torch.bfloat16 and q.requires_grad
     if slow and k.shape[2] <= PLAIN_TOKENS:
@@ -69,11 +56,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
 class SelfAttention(nn.Module):
     """Multi-head self-attention with biases on queries and values and none on keys.
 
-    Args:
-        embed_dims (int): channels C of the tokens.
-        num_heads (int): attention heads.
-        attn_dims (int, optional): width of all heads together, C by default.
-        window (tuple[int, int], optional): patch grid of a learned relative position bias.
+    ``attn_dims`` is the width of all heads together, ``embed_dims`` by default; ``window`` the patch grid
+    (rows, columns) of a learned relative position bias.
     """
 
     def __init__(self, embed_dims, num_heads, attn_dims=None, window=None):
@@ -103,13 +87,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of queries to other tokens; keys have no bias.
-
-    Args:
-        embed_dims (int): channels C of all tokens.
-        num_heads (int): attention heads.
-        attn_dims (int, optional): width of all heads together, C by default.
-    """
+    """Multi-head attention of queries to other tokens; keys have no bias. See ``SelfAttention``."""
 
     def __init__(self, embed_dims, num_heads, attn_dims=None):
         super().__init__()
@@ -132,30 +110,11 @@ class CrossAttention(nn.Module):
         return self.proj(x.transpose(1, 2).flatten(2))
 
 
-class MLP(nn.Module):
-    """Two linear layers with an exact (erf) GELU between them."""
-
-    def __init__(self, embed_dims, hidden_dims):
-        super().__init__()
-        self.fc1 = nn.Linear(embed_dims, hidden_dims)
-        self.fc2 = nn.Linear(hidden_dims, embed_dims)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., C) -> (..., C)."""
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
 class TransformerBlock(nn.Module):
-    """Pre-norm transformer block with layer scale, as in BEiT.
+    """Pre-norm transformer block with layer scale, as in BEiT; the attention's arguments as there.
 
-    Args:
-        embed_dims (int): channels C.
-        num_heads (int): attention heads.
-        mlp_ratio (float): hidden channels of the MLP / C.
-        drop_path_rate (float): probability of dropping a residual branch, per sample.
-        layer_scale_init_value (float): start value of the per-channel scale of each branch.
-        attn_dims (int, optional): width of all heads together, C by default.
-        window (tuple[int, int], optional): patch grid of a learned relative position bias.
+    ``drop_path_rate`` is the probability of dropping a residual branch, per sample, and
+    ``layer_scale_init_value`` the start of the per-channel scale of each.
     """
 
     def __init__(self, embed_dims, num_heads, mlp_ratio=4., drop_path_rate=0.,
@@ -164,7 +123,7 @@ class TransformerBlock(nn.Module):
         self.norm1 = nn.LayerNorm(embed_dims, eps=LAYER_NORM_EPS)
         self.attn = SelfAttention(embed_dims, num_heads, attn_dims, window)
         self.norm2 = nn.LayerNorm(embed_dims, eps=LAYER_NORM_EPS)
-        self.mlp = MLP(embed_dims, int(embed_dims * mlp_ratio))
+        self.mlp = Mlp(embed_dims, int(embed_dims * mlp_ratio))
         self.gamma_1 = nn.Parameter(torch.full((embed_dims,), float(layer_scale_init_value)))
         self.gamma_2 = nn.Parameter(torch.full((embed_dims,), float(layer_scale_init_value)))
         self.drop_path = DropPath(drop_path_rate)

@@ -10,15 +10,13 @@ from torch import Tensor, nn
 class ViTFeaturePyramid(BaseModule):
     """Bring the outputs of four blocks, all of one stride s, to the strides s/4, s/2, s and 2s.
 
-    As in the official detection and segmentation backbones, where these layers are called fpn1 to
-    fpn4. For detection mmdet's FPN follows: ``neck=[dict(type='mmpretrain.ViTFeaturePyramid', ...),
-    dict(type='FPN', ...)]``.
+    As fpn1 to fpn4 of the official detection and segmentation backbones. For detection mmdet's FPN follows.
 
     Args:
         in_channels (int): channels C of all maps, coming in and going out.
-        norm_cfg (dict, optional): norm between the two steps of the finest scale: SyncBN by default,
-            which several processes on CPUs must replace, by ``dict(type='BN')``; or 'GN', 'LN2d'.
-        init_cfg (dict, optional): initialisation; PyTorch's own by default, as in the official code.
+        norm_cfg (dict, optional): norm between the two steps of the finest scale: SyncBN by default, which
+            several processes on CPUs must replace, by ``dict(type='BN')``; or 'GN', 'LN2d'.
+        init_cfg (dict, optional): PyTorch's own initialisation by default, as in the official code.
     """
 
     def __init__(self, in_channels, norm_cfg=None, init_cfg=None):
@@ -33,11 +31,7 @@ class ViTFeaturePyramid(BaseModule):
         self.downsample2 = nn.MaxPool2d(2)
 
     def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Four (B, C, h, w) -> (B, C, 4h, 4w), (B, C, 2h, 2w), (B, C, h, w), (B, C, h // 2, w // 2).
-
-        Raises:
-            ValueError: when there are not four maps.
-        """
+        """Four (B, C, h, w) -> (B, C, 4h, 4w), (B, C, 2h, 2w), (B, C, h, w), (B, C, h // 2, w // 2)."""
         if len(inputs) != 4 or inputs[0].dim() != 4:
             raise ValueError(f'{len(inputs)} inputs of shape {tuple(inputs[0].shape)}: '
                              "ViTFeaturePyramid needs four feature maps, the backbone's "
@@ -50,15 +44,14 @@ class ViTFeaturePyramid(BaseModule):
 class SimpleFeaturePyramid(BaseModule):
     """Bring the last map alone, of stride s, to the strides s/4, s/2, s, 2s and 4s, each by its own layers.
 
-    ViTDet's (arXiv 2203.16527, section 3): deconvolutions or a pooling, then a 1x1 and a 3x3 convolution,
-    all but the coarsest, which is the one before at every second place. It takes the place of a
-    ``ViTFeaturePyramid`` and mmdet's FPN.
+    ViTDet's (arXiv 2203.16527, section 3): deconvolutions or a pooling, then a 1x1 and a 3x3 convolution;
+    the coarsest is the one before at every second place. It replaces a ``ViTFeaturePyramid`` and mmdet's
+    FPN.
 
     Args:
-        in_channels (int): channels C of the map.
-        out_channels (int): channels D of all scales.
+        in_channels, out_channels (int): channels C of the map, and D of all scales.
         norm_cfg (dict, optional): norm behind convolutions; over the channels, 'LN2d', by default.
-        init_cfg (dict, optional): initialisation; PyTorch's own by default.
+        init_cfg (dict, optional): PyTorch's own initialisation by default.
     """
 
     def __init__(self, in_channels, out_channels, norm_cfg=None, init_cfg=None):
@@ -84,11 +77,7 @@ class SimpleFeaturePyramid(BaseModule):
             for channels, layers in scales)
 
     def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """One (B, C, h, w) -> (B, D, ...) of 4h x 4w, 2h x 2w, h x w, h // 2 x w // 2 and half of that.
-
-        Raises:
-            ValueError: when there is not one map.
-        """
+        """One (B, C, h, w) -> (B, D, ...) of 4h x 4w, 2h x 2w, h x w, h // 2 x w // 2 and half of that."""
         if len(inputs) != 1 or inputs[0].dim() != 4:
             raise ValueError(f'{len(inputs)} inputs of shape {tuple(inputs[0].shape)}: '
                              "SimpleFeaturePyramid needs one feature map, the backbone's "

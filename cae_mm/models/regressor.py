@@ -2,12 +2,11 @@
 import torch
 from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
-from timm.layers import DropPath, to_2tuple
+from timm.layers import DropPath, Mlp, to_2tuple
 from torch import Tensor, nn
 
 from cae_mm.models.layers import (
     LAYER_NORM_EPS,
-    MLP,
     CrossAttention,
     gather_tokens,
     init_token,
@@ -32,22 +31,16 @@ class RegressorBlock(nn.Module):
         self.norm1_v = nn.LayerNorm(embed_dims, eps=LAYER_NORM_EPS)
         self.attn = CrossAttention(embed_dims, num_heads, attn_dims)
         self.norm2 = nn.LayerNorm(embed_dims, eps=LAYER_NORM_EPS)
-        self.mlp = MLP(embed_dims, int(embed_dims * mlp_ratio))
+        self.mlp = Mlp(embed_dims, int(embed_dims * mlp_ratio))
         self.gamma_1 = nn.Parameter(torch.full((embed_dims,), float(layer_scale_init_value)))
         self.gamma_2 = nn.Parameter(torch.full((embed_dims,), float(layer_scale_init_value)))
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, query: Tensor, visible: Tensor, pos_query: Tensor, pos: Tensor) -> Tensor:
-        """Refine the queries.
+        """Refine the queries (B, M, D) of the masked patches by the latents (B, V, D) of the visible ones.
 
-        Args:
-            query (Tensor): (B, M, D), the masked patches so far.
-            visible (Tensor): (B, V, D), latents of the visible patches.
-            pos_query (Tensor): (B, M, D), positions of the masked patches.
-            pos (Tensor): (B, V + M, D), positions of visible, then masked patches.
-
-        Returns:
-            Tensor: (B, M, D).
+        ``pos_query`` (B, M, D) are positions of masked, ``pos`` (B, V + M, D) of visible, then masked
+        patches.
         """
         context = torch.cat([visible, query], dim=1)
         attended = self.attn(self.norm1_q(query + pos_query), self.norm1_k(context + pos),
@@ -63,12 +56,11 @@ class LatentContextualRegressor(BaseModule):
     Args:
         grid_size (int | tuple[int, int]): rows and columns of the patch grid.
         embed_dims (int): width D of the regressor and the decoder.
-        in_dims (int, optional): width C of the encoder; where it differs from D, latents and
-            alignment targets pass through one projection and norm. D by default.
-        num_heads (int): attention heads.
-        depth (int): blocks.
-        mlp_ratio, drop_path_rate, layer_scale_init_value, attn_dims: see ``TransformerBlock``;
-            the drop path rate grows linearly from 0 over the blocks.
+        in_dims (int, optional): width C of the encoder, D by default; where it differs, latents and
+            alignment targets pass through one projection and norm.
+        num_heads, depth (int): attention heads, and blocks.
+        mlp_ratio, drop_path_rate, layer_scale_init_value, attn_dims: see ``TransformerBlock``; the drop
+            path rate grows linearly from 0 over the blocks.
         final_norm (bool): normalise the prediction; CAE v2 does not.
         with_cp (bool): as of ``CAEViT``: less memory, more time.
     """
@@ -91,16 +83,12 @@ class LatentContextualRegressor(BaseModule):
         init_token(self.mask_token)
 
     def forward(self, context: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
-        """Predict the masked latents.
+        """Predict the masked latents: (B, M, D), after the final norm.
 
         Args:
-            context (Tensor): (B, V, D), encoder outputs of the visible patches, no class token, behind
-                ``project``.
-            visible (Tensor): (B, V) int64 patch indices.
-            masked (Tensor): (B, M) int64 patch indices.
-
-        Returns:
-            Tensor: (B, M, D), after the final norm.
+            context (Tensor): (B, V, D), encoder outputs of the visible patches behind ``project``, no class
+                token.
+            visible, masked (Tensor): (B, V) and (B, M) int64 patch indices.
         """
         pos_masked = gather_tokens(self.pos_embed[:, 1:], masked)
         pos = torch.cat([gather_tokens(self.pos_embed[:, 1:], visible), pos_masked], dim=1)

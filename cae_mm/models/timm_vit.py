@@ -6,15 +6,12 @@ from functools import lru_cache, partial
 
 import timm
 import torch
-import torch.nn.functional as F
-from mmengine.model import initialize
-from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.registry import MODELS
 from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table, to_2tuple
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-from cae_mm.models.vit import OUT_TYPES
+from cae_mm.models.vit import OUT_TYPES, PlainViT
 
 NEEDED = ('blocks', 'patch_embed', 'forward_intermediates', 'group_matcher')
 MOST_SIZES = 4  # of models that are kept for images of other sizes
@@ -23,13 +20,8 @@ MOST_SIZES = 4  # of models that are kept for images of other sizes
 def build_timm(name: str, **options) -> nn.Module:
     """A plain vision transformer of timm, with random weights and without its classifier.
 
-    Args:
-        name (str): of ``timm.list_models()``; the tag of weights behind a dot tells how their pixels are
-            normalised.
-        **options: arguments of the model, such as img_size.
-
-    Raises:
-        ValueError: for a name that timm does not have, or another kind of network.
+    The tag of weights behind a dot of its ``name`` tells how their pixels are normalised; ``options`` are
+    arguments of the model. A ValueError for a name that timm does not have, or another kind of network.
     """
     if not timm.is_model(name.partition('.')[0]):
         near = get_close_matches(name, timm.list_models(), cutoff=0.5)
@@ -51,20 +43,19 @@ def build_timm(name: str, **options) -> nn.Module:
 
 
 @MODELS.register_module()
-class TimmViT(BaseBackbone):
+class TimmViT(PlainViT):
     """A plain vision transformer of timm.
 
     Args:
         name (str): of ``timm.list_models()`` or ``timm.list_pretrained()``, such as
             'vit_base_patch16_dinov3' or 'vit_base_patch16_224.mae'; see ``build_timm``.
-        img_size (int | tuple[int, int], optional): height and width of the training images, in pixels;
-            by default those of timm's weights. Images of other sizes are taken too, see ``forward``.
+        img_size (int | tuple[int, int], optional): height and width of the training images, in pixels; by
+            default those of timm's weights. Images of other sizes are taken too, see ``forward``.
         patch_size (int, optional): another than the model's; the patch embedding and the positions are
             fitted when weights are loaded.
         out_type (str): what ``forward`` gives per tap: 'cls_token' (B, C), 'featmap' (B, C, h, w),
-            'avg_featmap' (B, C), 'raw' (B, P + N, C) with P class and register tokens first; or
-            'pooled' (B, C), what the model's own classifier gets: the class token, the mean, or an
-            attention pooling.
+            'avg_featmap' (B, C), 'raw' (B, P + N, C) with P class and register tokens first; or 'pooled'
+            (B, C), what the model's own classifier gets: class token, mean, or an attention pooling.
         out_indices, drop_path_rate, frozen_stages, with_cp: as in ``CAEViT``. What no output depends on is
             frozen too.
         final_norm (bool): normalise the last block's output as the model does: all tokens, or, where timm
@@ -75,6 +66,7 @@ class TimmViT(BaseBackbone):
     Raises:
         ValueError: for unknown names, and sizes that do not fit together.
     """
+    pretrained = 'PretrainedTimm'
 
     def __init__(self, name, img_size=None, patch_size=None, out_type='cls_token', out_indices=-1,
                  final_norm=True, drop_path_rate=0., frozen_stages=-1, with_cp=False, init_cfg=None,
@@ -107,15 +99,9 @@ class TimmViT(BaseBackbone):
         if out_type not in known:
             raise ValueError(f'out_type={out_type!r}: {name} gives {", ".join(known)}')
         self.out_type, self.final_norm = out_type, final_norm
-        indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
-        self.out_indices = sorted({i % self.num_layers for i in indices if -1 <= i < self.num_layers})
-        if len(self.out_indices) != len(indices) or out_type == 'pooled' and indices not in (
-                [-1], [self.num_layers - 1]):
-            raise ValueError(f'out_indices={out_indices}: {name} has {self.num_layers} blocks, '
-                             f"0..{self.num_layers - 1}, and -1 for the last, which 'pooled' is of")
-        if not -1 <= frozen_stages <= self.num_layers:
-            raise ValueError(f'frozen_stages={frozen_stages} is not in -1..{self.num_layers}')
-        self.frozen_stages = frozen_stages
+        self._choose_blocks(out_indices, frozen_stages)
+        if out_type == 'pooled' and self.out_indices != [self.num_layers - 1]:
+            raise ValueError(f"out_indices={out_indices}: take -1, the last block, which 'pooled' is of")
         layers = group_parameters(self.vit, self.vit.group_matcher(), reverse=True)
         self.layers = {name: min(int(layer), self.num_layers + 1) for name, layer in layers.items()}
         self.sized = OrderedDict()
@@ -124,29 +110,24 @@ class TimmViT(BaseBackbone):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Outputs of the blocks ``out_indices`` for (B, 3, H, W), each in the form ``out_type``.
 
-        At another size than ``img_size``, positions are fitted to it by timm's rules, with gradients.
-
-        Raises:
-            ValueError: for a size that is not a multiple of the patch, except for 'featmap', which is
-                padded with zeros below and on the right.
+        At another size than ``img_size``, positions are fitted to it by timm's rules, with gradients. A
+        ValueError for a size that is not a multiple of the patch, except for 'featmap', which is padded
+        with zeros.
         """
-        height, width = images.shape[-2:]
-        below, right = -height % self.patch_size, -width % self.patch_size
-        if below or right:
-            if self.out_type != 'featmap':
-                raise ValueError(f'an image of {height}x{width} pixels has no whole number of patches of '
-                                 f'{self.patch_size}: resize or pad to {height + below}x{width + right}')
-            images = F.pad(images, (0, right, 0, below))
         if self.out_type == 'pooled':
+            self.grid(*images.shape[-2:])
             return (self._run('pooled', images),)
-        taps, grid = self.tokens(images, self.out_indices)
-        return tuple(self._format(tokens, grid, last=i == self.num_layers - 1)
-                     for i, tokens in zip(self.out_indices, taps, strict=True))
+        return self._outputs(images)
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, P + N, C): class and register tokens and patches, behind the norm of all tokens."""
         [tokens], _ = self.tokens(images, [self.num_layers - 1])
         return self.norm(tokens)
+
+    @property
+    def blocks(self) -> nn.Module:
+        """The blocks of the model."""
+        return self.vit.blocks
 
     @property
     def fixed_size(self) -> bool:
@@ -163,27 +144,21 @@ class TimmViT(BaseBackbone):
         """The final norm behind the pooling, which some models have instead."""
         return getattr(self.vit, 'fc_norm', nn.Identity()) if self.final_norm else nn.Identity()
 
+    @property
+    def norms(self) -> tuple[nn.Module, nn.Module]:
+        """The final norm of all tokens, and that behind the pooling."""
+        return self.norm, self.fc_norm
+
     def tokens(self, images: Tensor, indices: list[int]) -> tuple[list[Tensor], torch.Size]:
         """Tokens (B, P + N, C) behind some blocks, without a norm, and the grid of the patches."""
+        images = self._padded(images)
+        self.grid(*images.shape[-2:])
         prefix = dict(return_prefix_tokens=True) if self.num_prefix_tokens else {}
         taps = self._run('forward_intermediates', images, indices=indices, intermediates_only=True,
                          stop_early=True, **prefix)
         pairs = taps if prefix else [(tap, tap[:, :, :0, 0].transpose(1, 2)) for tap in taps]
         tokens = [torch.cat([first, patches.flatten(2).transpose(1, 2)], dim=1) for patches, first in pairs]
         return tokens, pairs[0][0].shape[2:]
-
-    def _format(self, tokens: Tensor, grid: tuple[int, int], last: bool) -> Tensor:
-        norm, fc_norm = (self.norm, self.fc_norm) if last else (nn.Identity(), nn.Identity())
-        tokens = norm(tokens)
-        if self.out_type == 'raw':
-            return tokens
-        if self.out_type == 'cls_token':
-            return fc_norm(tokens[:, 0])
-        patches = tokens[:, self.num_prefix_tokens:]
-        if self.out_type == 'avg_featmap':
-            return fc_norm(patches.mean(1))
-        # Convolutions keep the order in memory, and mmcv's RoIAlign takes no other than this.
-        return patches.transpose(1, 2).contiguous().unflatten(2, grid)
 
     def __getstate__(self):
         return dict(self.__dict__, sized=OrderedDict())  # A copy makes its own.
@@ -234,17 +209,6 @@ class TimmViT(BaseBackbone):
         raise ValueError(f'{self.name} takes images of its img_size alone, which is '
                          f'{self.vit.patch_embed.img_size}: its {name} is for it')
 
-    def compile_forward(self, **options) -> None:
-        """Compile each block with these arguments of torch.compile; ``state_dict`` keeps its names."""
-        for block in self.vit.blocks:
-            block.compile(**options)
-
-    def init_weights(self):
-        """Initialise by ``init_cfg``; its checkpoint fills the whole model or is refused."""
-        if self.init_cfg is not None:
-            initialize(self, dict(self.init_cfg, type='PretrainedTimm')
-                       if self.init_cfg['type'] == 'Pretrained' else self.init_cfg)
-
     def _used(self, name: str) -> bool:
         """Whether an output depends on a parameter."""
         last = self.out_indices[-1]
@@ -266,21 +230,8 @@ class TimmViT(BaseBackbone):
         for block in self.vit.blocks[:max(self.frozen_stages, 0)]:
             block.eval()
 
-    def train(self, mode: bool = True):
-        """Set the mode; frozen parts stay in evaluation mode."""
-        super().train(mode)
-        self._freeze()
-        return self
-
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Depth of a parameter for layer-wise learning rates, by timm's groups, and the number of depths.
-
-        0 is the embedding, block i is i + 1, the final norm is with the last block; other parts behind the
-        blocks, and everything outside the backbone, are the last, ``num_layers + 1``.
-
-        Raises:
-            ValueError: for a name that the backbone does not have.
-        """
+        """As of ``CAEViT``, by timm's groups: the final norm is with the last block."""
         depths = self.num_layers + 2
         if not param_name.startswith(prefix):
             return depths - 1, depths

@@ -1,5 +1,4 @@
 """The encoder: a plain vision transformer, in pre-training and below every downstream head."""
-
 import torch
 import torch.nn.functional as F
 from mmengine.model import initialize
@@ -38,11 +37,7 @@ POS_MODES = ('recompute', 'resize')
 
 
 def parse_arch(arch: str | dict) -> tuple[int, int, int]:
-    """Width, depth and heads of a named architecture, or of a dict that states them.
-
-    Raises:
-        ValueError: for an unknown name or a dict with other keys.
-    """
+    """Width, depth and heads of a named architecture, or of a dict that states them; else a ValueError."""
     if isinstance(arch, str) and arch in ARCHITECTURES:
         return ARCHITECTURES[arch]
     keys = ('embed_dims', 'num_layers', 'num_heads')
@@ -52,8 +47,70 @@ def parse_arch(arch: str | dict) -> tuple[int, int, int]:
                      f'{", ".join(keys)}')
 
 
+class PlainViT(BaseBackbone):
+    """What ours and timm's share: grid, taps, forms of the output, frozen blocks, initialisation."""
+    pretrained: str  # what mmengine's 'Pretrained', which only warns of what is missing, is here
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patches in an image of ``height`` x ``width`` pixels, or a ValueError."""
+        if height % self.patch_size or width % self.patch_size:
+            p = self.patch_size
+            raise ValueError(f'an image of {height}x{width} pixels has no whole number of patches of '
+                             f'{p}: resize or pad to {-(-height // p) * p}x{-(-width // p) * p}')
+        return height // self.patch_size, width // self.patch_size
+
+    def _choose_blocks(self, out_indices, frozen_stages):
+        indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
+        self.out_indices = sorted({i % self.num_layers for i in indices if -1 <= i < self.num_layers})
+        if len(self.out_indices) != len(indices):
+            raise ValueError(f'out_indices={out_indices}: there are {self.num_layers} blocks, '
+                             f'0..{self.num_layers - 1}, and -1 for the last')
+        if not -1 <= frozen_stages <= self.num_layers:
+            raise ValueError(f'frozen_stages={frozen_stages} is not in -1..{self.num_layers}')
+        self.frozen_stages = frozen_stages
+
+    def _padded(self, images: Tensor) -> Tensor:
+        below, right = (-side % self.patch_size for side in images.shape[-2:])
+        padded = self.out_type == 'featmap' and (below or right)
+        return F.pad(images, (0, right, 0, below)) if padded else images
+
+    def _outputs(self, images: Tensor) -> tuple[Tensor, ...]:
+        taps, grid = self.tokens(images, self.out_indices)
+        return tuple(self._format(tokens, grid, last=i == self.num_layers - 1)
+                     for i, tokens in zip(self.out_indices, taps, strict=True))
+
+    def _format(self, tokens: Tensor, grid: tuple[int, int], last: bool) -> Tensor:
+        norm, fc_norm = self.norms if last else (nn.Identity(), nn.Identity())
+        tokens = norm(tokens)
+        if self.out_type == 'raw':
+            return tokens
+        if self.out_type == 'cls_token':
+            return fc_norm(tokens[:, 0])
+        patches = tokens[:, tokens.shape[1] - grid[0] * grid[1]:]
+        if self.out_type == 'avg_featmap':
+            return fc_norm(patches.mean(1))
+        # Convolutions keep the order in memory, and mmcv's RoIAlign takes no other than this.
+        return patches.transpose(1, 2).contiguous().unflatten(2, grid)
+
+    def compile_forward(self, **options) -> None:
+        """Compile each block with these arguments of torch.compile; ``state_dict`` keeps its names."""
+        for block in self.blocks:
+            block.compile(**options)
+
+    def init_weights(self):
+        """Initialise by ``init_cfg``; its checkpoint fills the whole encoder or is refused."""
+        if cfg := self.init_cfg:
+            initialize(self, dict(cfg, type=self.pretrained) if cfg['type'] == 'Pretrained' else cfg)
+
+    def train(self, mode: bool = True):
+        """Set the mode; frozen parts stay in evaluation mode."""
+        super().train(mode)
+        self._freeze()
+        return self
+
+
 @MODELS.register_module()
-class CAEViT(BaseBackbone):
+class CAEViT(PlainViT):
     """Plain ViT with sine-cosine positions, layer scale and no key bias (CAE, section 3).
 
     Args:
@@ -64,28 +121,28 @@ class CAEViT(BaseBackbone):
         mlp_ratio (float): hidden channels of the MLPs / embed_dims.
         with_cls_token (bool): prepend a class token.
         out_type (str): what ``forward`` gives per tap: 'cls_token' (B, C), 'featmap' (B, C, h, w),
-            'avg_featmap' (B, C) or 'raw' (B, 1 + N, C). For 'featmap', images of any size are padded
-            with zeros below and on the right to whole patches: h = ceil(H / patch_size).
+            'avg_featmap' (B, C) or 'raw' (B, 1 + N, C). For 'featmap', images of any size are padded with
+            zeros below and on the right to whole patches: h = ceil(H / patch_size).
         out_indices (int | Sequence[int]): blocks whose outputs ``forward`` gives; -1 is the last.
-        final_norm (bool): normalise the last block's output; for 'avg_featmap' after the mean
-            (the official fine-tuning), for the others before the output is taken.
-        use_rel_pos_bias (bool): add a learned relative position bias to each block, whose window
-            is the patch grid of ``img_size``.
+        final_norm (bool): normalise the last block's output; for 'avg_featmap' after the mean (the official
+            fine-tuning), for the others before the output is taken.
+        use_rel_pos_bias (bool): add a learned relative position bias to each block, whose window is the
+            patch grid of ``img_size``.
         pos_mode (str): positions of other patch grids than that of ``img_size``: 'recompute' the exact
-            sine-cosine ones, or 'resize' the table bicubically, the checkpoint's when it is loaded
-            and again in ``forward``, as the official detection and segmentation.
+            sine-cosine ones, or 'resize' the table bicubically, the checkpoint's when it is loaded and
+            again in ``forward``, as the official detection and segmentation.
         drop_path_rate (float): stochastic depth of the last block; 0 in the first, linear between.
         layer_scale_init_value (float): start value of the branches' scales.
         frozen_stages (int): freeze the patch embedding and this many blocks; -1 freezes nothing.
         with_cp (bool): keep only the inputs of the blocks for the backward pass, and compute the rest
             again: less memory, a third more time.
-        init_cfg (dict, optional): ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``,
-            which is 'PretrainedEncoder' here, must fill the whole encoder; ``resize_rel_pos=True`` in
-            it fits relative position tables of another window.
+        init_cfg (dict, optional): ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``, which
+            must fill the whole encoder, see ``load_backbone``, whose options it takes.
 
     Raises:
         ValueError: for sizes that do not fit together.
     """
+    pretrained = 'PretrainedEncoder'
 
     def __init__(self, arch='base', img_size=224, patch_size=16, in_channels=3, mlp_ratio=4.,
                  with_cls_token=True, out_type='cls_token', out_indices=-1, final_norm=True,
@@ -102,14 +159,7 @@ class CAEViT(BaseBackbone):
             raise ValueError(f'pos_mode={pos_mode!r}: choose one of {", ".join(POS_MODES)}')
         self.out_type, self.pos_mode, self.with_cp = out_type, pos_mode, with_cp
         self.has_cls_token, self.num_prefix_tokens = with_cls_token, int(with_cls_token)
-        indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
-        self.out_indices = [i % self.num_layers for i in indices if -1 <= i < self.num_layers]
-        if len(self.out_indices) != len(indices):
-            raise ValueError(f'out_indices={out_indices}: there are {self.num_layers} blocks, '
-                             f'0..{self.num_layers - 1}, and -1 for the last')
-        if not -1 <= frozen_stages <= self.num_layers:
-            raise ValueError(f'frozen_stages={frozen_stages} is not in -1..{self.num_layers}')
-        self.frozen_stages = frozen_stages
+        self._choose_blocks(out_indices, frozen_stages)
 
         # A convolution in name and initialisation; `embed` applies it as a matrix to chosen patches.
         self.patch_embed = nn.Conv2d(in_channels, self.embed_dims, patch_size, patch_size)
@@ -130,18 +180,6 @@ class CAEViT(BaseBackbone):
             init_token(self.cls_token)
         self._freeze()
 
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of patches in an image of ``height`` x ``width`` pixels.
-
-        Raises:
-            ValueError: when a side is not a multiple of the patch size.
-        """
-        if height % self.patch_size or width % self.patch_size:
-            p = self.patch_size
-            raise ValueError(f'an image of {height}x{width} pixels has no whole number of patches of '
-                             f'{p}: resize or pad to {-(-height // p) * p}x{-(-width // p) * p}')
-        return height // self.patch_size, width // self.patch_size
-
     @property
     def fixed_size(self) -> bool:
         """Whether positions of its blocks are for one image size."""
@@ -153,11 +191,7 @@ class CAEViT(BaseBackbone):
         return not self.fixed_size and self.pos_mode == 'recompute' and self._recomputable
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
-        """(1, 1 + h * w, C): the table on its own grid, on others by ``pos_mode``.
-
-        Raises:
-            ValueError: when the table that was loaded is not the one that could be recomputed.
-        """
+        """(1, 1 + h * w, C): the table on its own grid, on others by ``pos_mode``, or a ValueError."""
         if grid == self.grid_size:
             return self.pos_embed
         if self.pos_mode == 'resize':
@@ -193,19 +227,28 @@ class CAEViT(BaseBackbone):
         return torch.cat([(self.cls_token + positions[:, :1]).expand(x.shape[0], -1, -1), x], dim=1)
 
     def encode(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
-        """The encoder of pre-training: embed the kept patches, all blocks, the final norm.
-
-        Args:
-            images (Tensor): (B, 3, H, W), normalised.
-            keep (Tensor, optional): (B, n) int64 patch indices; all N by default.
-
-        Returns:
-            Tensor: (B, 1 + n, C), class token first.
-        """
+        """The encoder of pre-training, from ``embed`` to the final norm: (B, 1 + n, C)."""
         x = self.embed(images, keep)
         for block in self.blocks:
             x = run_block(block, x, with_cp=self.with_cp)
         return self.norm(x)
+
+    def tokens(self, images: Tensor, indices: list[int]) -> tuple[list[Tensor], tuple[int, int]]:
+        """Tokens (B, P + N, C) behind some blocks, without a norm, and the grid of the patches."""
+        height, width = images.shape[-2:]
+        window, p = tuple(side * self.patch_size for side in self.grid_size), self.patch_size
+        # Not even filled up to whole patches: segmentation heads scale their maps to the whole image.
+        if self.fixed_size and (height, width) != window:
+            raise ValueError(f'the relative position bias is for {window[0]}x{window[1]} pixels, the image '
+                             f'has {height}x{width}: crop or pad it to that, or build CAEViT with '
+                             f'img_size=({-(-height // p) * p}, {-(-width // p) * p})')
+        images = self._padded(images)
+        x, taps = self.embed(images), []
+        for i, block in enumerate(self.blocks):
+            x = run_block(block, x, with_cp=self.with_cp)
+            if i in indices:
+                taps.append(x)
+        return taps, self.grid(*images.shape[-2:])
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Outputs of the blocks ``out_indices`` for (B, 3, H, W), each in the form ``out_type``.
@@ -214,48 +257,13 @@ class CAEViT(BaseBackbone):
             ValueError: for a size that is not a multiple of the patch, except for 'featmap', or, with
                 a relative position bias, that is not ``img_size``.
         """
-        below, right = (-side % self.patch_size for side in images.shape[-2:])
-        window = tuple(side * self.patch_size for side in self.grid_size)
-        # Not even filled up to whole patches: segmentation heads scale their maps to the whole image.
-        if self.fixed_size and images.shape[-2:] != window:
-            height, width = images.shape[-2:]
-            raise ValueError(f'the relative position bias is for {window[0]}x{window[1]} pixels, the image '
-                             f'has {height}x{width}: crop or pad it to that, or build CAEViT with '
-                             f'img_size=({height + below}, {width + right})')
-        if self.out_type == 'featmap' and (below or right):
-            images = F.pad(images, (0, right, 0, below))
-        grid = self.grid(*images.shape[-2:])
-        x, outputs = self.embed(images), []
-        for i, block in enumerate(self.blocks):
-            x = run_block(block, x, with_cp=self.with_cp)
-            if i in self.out_indices:
-                outputs.append(self._format(x, grid, last=i == self.num_layers - 1))
-        return tuple(outputs)
+        return self._outputs(images)
 
-    def _format(self, x: Tensor, grid: tuple[int, int], last: bool) -> Tensor:
-        norm = self.norm if last else nn.Identity()
-        first_patch = x.shape[1] - grid[0] * grid[1]
-        if self.out_type == 'avg_featmap':
-            return norm(x[:, first_patch:].mean(1))
-        x = norm(x)
-        if self.out_type == 'raw':
-            return x
-        if self.out_type == 'cls_token':
-            return x[:, 0]
-        # Convolutions keep the order in memory, and mmcv's RoIAlign takes no other than this.
-        return x[:, first_patch:].transpose(1, 2).contiguous().unflatten(2, grid)
-
-    def compile_forward(self, **options) -> None:
-        """Compile each block with these arguments of torch.compile; ``state_dict`` keeps its names."""
-        for block in self.blocks:
-            block.compile(**options)
-
-    def init_weights(self):
-        """Initialise by ``init_cfg``; its checkpoint fills the whole encoder or is refused."""
-        cfg = self.init_cfg
-        if cfg is not None:
-            # mmengine's own 'Pretrained' only warns of what is missing.
-            initialize(self, dict(cfg, type='PretrainedEncoder') if cfg['type'] == 'Pretrained' else cfg)
+    @property
+    def norms(self) -> tuple[nn.Module, nn.Module]:
+        """The final norm of all tokens, and that behind the pooling."""
+        none = nn.Identity()
+        return (none, self.norm) if self.out_type == 'avg_featmap' else (self.norm, none)
 
     def _load_from_state_dict(self, *args):
         """Load, by whichever loader, and note whether the table could be recomputed."""
@@ -273,20 +281,11 @@ class CAEViT(BaseBackbone):
         if self.cls_token is not None:
             self.cls_token.requires_grad_(False)
 
-    def train(self, mode: bool = True):
-        """Set the mode; frozen parts stay in evaluation mode."""
-        super().train(mode)
-        self._freeze()
-        return self
-
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter for layer-wise learning rates, and the number of depths.
 
-        0 is the embedding, block i is i + 1; the final norm, and everything outside the backbone,
-        is the last, ``num_layers + 1``.
-
-        Raises:
-            ValueError: for a name that the backbone does not have.
+        0 is the embedding, block i is i + 1; the final norm, and everything outside the backbone, is the
+        last, ``num_layers + 1``. A ValueError for a name that the backbone does not have.
         """
         depths = self.num_layers + 2
         if not param_name.startswith(prefix):

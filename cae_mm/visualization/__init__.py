@@ -5,11 +5,11 @@ from cae_mm.visualization.features import patch_features, pca_colours
 from cae_mm.visualization.figure import WholeView, choose_images, draw_rows, load_image
 from cae_mm.visualization.pictures_hook import PicturesHook
 from cae_mm.visualization.predictions import DensePredictor
-from cae_mm.visualization.reconstruction import Reconstruction, draw_masks, reconstruct
+from cae_mm.visualization.reconstruction import draw_masks, in_rows, reconstruct
 from cae_mm.visualization.report import Section, write_report
 
 __all__ = [
-    'DensePredictor', 'PicturesHook', 'Reconstruction', 'Section', 'WholeView', 'choose_images',
-    'class_attention', 'draw_curves', 'draw_masks', 'draw_rows', 'load_image', 'load_probe', 'look',
+    'DensePredictor', 'PicturesHook', 'Section', 'WholeView', 'choose_images', 'class_attention',
+    'draw_curves', 'draw_masks', 'draw_rows', 'in_rows', 'load_image', 'load_probe', 'look',
     'patch_features', 'pca_colours', 'probe_attention', 'reconstruct', 'write_report'
 ]

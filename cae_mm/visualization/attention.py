@@ -12,24 +12,22 @@ from cae_mm.checkpoint.loader import compare
 from cae_mm.evaluation.features import evaluating
 from cae_mm.models import AttentiveProbeHead, CAEViT, TimmViT
 from cae_mm.models.layers import attention_weights
-from cae_mm.visualization.features import block_index, patch_features, pca_colours, trace
+from cae_mm.visualization.features import block_index, patch_features, pca_colours
 
 
 def look(backbone: CAEViT | TimmViT, preprocess: Callable, images: Sequence[Tensor], layer: int = -1,
          heads: bool = False, probe: AttentiveProbeHead | None = None) -> tuple[list[str], list[list]]:
-    """What an encoder looks at in pictures, and how it sees their patches, for ``draw_rows``.
+    """What an encoder looks at in pictures, and how it sees their patches: titles and rows of a figure.
+
+    Of each picture itself, a map of each kind, and the three principal components of the patches of all
+    pictures together as colours.
 
     Args:
-        backbone (CAEViT | TimmViT): the encoder; it runs in evaluation mode.
         preprocess (Callable): normalises RGB images, see ``load_encoder``.
         images (Sequence[Tensor]): each (3, H, W) uint8 RGB, of sizes that the encoder takes.
         layer (int): index of the block; -1 is the last.
         heads (bool): a column for each attention head, too.
         probe (AttentiveProbeHead, optional): whose query is drawn, too.
-
-    Returns:
-        tuple[list[str], list[list]]: titles, and of each picture itself, a map of each kind, and the three
-        principal components of the patches of all pictures together as colours.
     """
     maps = {}
     if backbone.has_cls_token:
@@ -56,30 +54,23 @@ def look(backbone: CAEViT | TimmViT, preprocess: Callable, images: Sequence[Tens
 
 @torch.no_grad()
 def class_attention(backbone: CAEViT | TimmViT, images: Tensor, layer: int = -1) -> Tensor:
-    """How much the class token takes from each patch, in one block.
+    """How much the class token takes from each patch in block ``layer``: (B, heads, h, w).
 
-    Args:
-        backbone (CAEViT | TimmViT): with a class token.
-        images (Tensor): (B, 3, H, W), normalised.
-        layer (int): index of the block; -1 is the last.
-
-    Returns:
-        Tensor: (B, heads, h, w); what is missing to a sum of 1 it takes from itself, and from register
-        tokens.
-
-    Raises:
-        ValueError: without a class token; see ``trace``.
+    Of normalised images (B, 3, H, W). What is missing to a sum of 1 it takes from itself, and from register
+    tokens. A ValueError without a class token.
     """
     if not backbone.has_cls_token:
         raise ValueError('with_cls_token=False: the encoder has no class token that could look')
+    layer = block_index(backbone, layer)
     if isinstance(backbone, TimmViT):
-        return _timms_attention(backbone, images, block_index(backbone, layer))
-    x, _ = trace(backbone, images, layer)
-    attn = backbone.blocks[layer].attn
-    q, k, _ = attn.project(backbone.blocks[layer].norm1(x))
-    bias = None if attn.rel_pos is None else attn.rel_pos()[..., :1, :]
-    weights = attention_weights(q[:, :, :1], k, bias)
-    return weights[:, :, 0, 1:].unflatten(-1, backbone.grid(*images.shape[-2:]))
+        return _timms_attention(backbone, images, layer)
+    with evaluating(backbone):
+        taps, grid = backbone.tokens(images, [layer - 1])
+        x = taps[0] if layer else backbone.embed(images)
+    block = backbone.blocks[layer]
+    q, k, _ = block.attn.project(block.norm1(x))
+    bias = None if block.attn.rel_pos is None else block.attn.rel_pos()[..., :1, :]
+    return attention_weights(q[:, :, :1], k, bias)[:, :, 0, 1:].unflatten(-1, grid)
 
 
 def _timms_attention(backbone: TimmViT, images: Tensor, layer: int) -> Tensor:
@@ -97,15 +88,7 @@ def _timms_attention(backbone: TimmViT, images: Tensor, layer: int) -> Tensor:
 
 
 def load_probe(cfg: Config, checkpoint: str | Path) -> AttentiveProbeHead:
-    """The attentive probe of a classifier's config, with the query that was trained.
-
-    Args:
-        cfg (Config): its ``model.head`` is an ``AttentiveProbeHead``.
-        checkpoint (str | Path): of the whole classifier.
-
-    Raises:
-        RuntimeError: when the checkpoint has no such probe.
-    """
+    """The trained attentive probe of a classifier's checkpoint; a RuntimeError where there is none."""
     head = MODELS.build(cfg.model.head)
     own, (state, _) = head.state_dict(), read_weights(checkpoint)
     given = {name.removeprefix('head.'): state[name] for name in state if name.startswith('head.')}
@@ -121,15 +104,9 @@ def load_probe(cfg: Config, checkpoint: str | Path) -> AttentiveProbeHead:
 
 @torch.no_grad()
 def probe_attention(head: AttentiveProbeHead, backbone: CAEViT, images: Tensor) -> Tensor:
-    """How much the query of an attentive probe takes from each patch.
+    """How much the query of an attentive probe takes from each patch: (B, heads, h, w).
 
-    Args:
-        head (AttentiveProbeHead): the trained probe.
-        backbone (CAEViT): the encoder that it was trained on.
-        images (Tensor): (B, 3, H, W), normalised.
-
-    Returns:
-        Tensor: (B, heads, h, w); what is missing to a sum of 1 it takes from the class token.
+    Of normalised images (B, 3, H, W). What is missing to a sum of 1 it takes from the class token.
     """
     with evaluating(backbone):
         weights = head.attention(backbone.encode(images))

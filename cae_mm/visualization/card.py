@@ -76,8 +76,7 @@ def model_card(model: Exported, checkpoint: str | Path, out: str | Path, to: str
     Args:
         model (Exported): what is exported.
         checkpoint (str | Path): where it comes from; the log of its training is looked for beside it.
-        out (str | Path): the folder.
-        to (str): 'timm' or 'huggingface'.
+        out, to: see ``export``; 'timm' or 'huggingface'.
         found (list[str]): what was found in the checkpoint.
         licence (str, optional): of the weights, by its identifier.
     """

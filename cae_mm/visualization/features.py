@@ -12,11 +12,7 @@ DARKEST, BRIGHTEST = 0.01, 0.99
 
 
 def block_index(backbone: CAEViT | TimmViT, layer: int) -> int:
-    """The index of a block, of which -1 is the last.
-
-    Raises:
-        ValueError: when there is no such block.
-    """
+    """The index of a block, of which -1 is the last; a ValueError when there is no such block."""
     if not -1 <= layer < backbone.num_layers:
         raise ValueError(f'layer={layer}: the encoder has {backbone.num_layers} blocks, '
                          f'0..{backbone.num_layers - 1}, and -1 for the last')
@@ -24,45 +20,10 @@ def block_index(backbone: CAEViT | TimmViT, layer: int) -> int:
 
 
 @torch.no_grad()
-def trace(backbone: CAEViT, images: Tensor, layer: int = -1) -> tuple[Tensor, Tensor]:
-    """Tokens (B, 1 + N, C) that go into a block, and that come out of it.
-
-    Args:
-        backbone (CAEViT): the encoder; it runs in evaluation mode.
-        images (Tensor): (B, 3, H, W), normalised.
-        layer (int): index of the block; -1 is the last.
-
-    Raises:
-        ValueError: when there is no such block, or the encoder does not take images of this size.
-    """
-    tokens = []
-    hook = backbone.blocks[block_index(backbone, layer)].register_forward_hook(
-        lambda block, inputs, output: tokens.extend((inputs[0], output)))
-    try:
-        with evaluating(backbone):
-            backbone(images)
-    finally:
-        hook.remove()
-    return tuple(tokens)
-
-
-@torch.no_grad()
 def patch_features(backbone: CAEViT | TimmViT, images: Tensor, layer: int = -1) -> Tensor:
-    """Patches as a block leaves them, those of the last block after the final norm.
-
-    Args:
-        backbone (CAEViT | TimmViT): the encoder; it runs in evaluation mode.
-        images, layer: see ``trace``.
-
-    Returns:
-        Tensor: (B, h, w, C).
-    """
-    if isinstance(backbone, TimmViT):
-        with evaluating(backbone):
-            [x], (rows, columns) = backbone.tokens(images, [block_index(backbone, layer)])
-    else:
-        _, x = trace(backbone, images, layer)
-        rows, columns = backbone.grid(*images.shape[-2:])
+    """Patches (B, h, w, C) of images (B, 3, H, W) behind a block, the last ones behind the final norm."""
+    with evaluating(backbone):
+        [x], (rows, columns) = backbone.tokens(images, [block_index(backbone, layer)])
     if layer in (-1, backbone.num_layers - 1):
         x = backbone.norm(x)
     return x[:, -rows * columns:].unflatten(1, (rows, columns))
@@ -71,13 +32,8 @@ def patch_features(backbone: CAEViT | TimmViT, images: Tensor, layer: int = -1) 
 def pca_colours(features: Sequence[Tensor]) -> list[Tensor]:
     """The three principal components of all patches of all pictures, as red, green and blue.
 
-    The sign of a component is free: here its largest coefficient is positive.
-
-    Args:
-        features (Sequence[Tensor]): of each picture (h, w, C); sizes may differ.
-
-    Returns:
-        list[Tensor]: of each picture (h, w, 3) in [0, 1].
+    Of each picture (h, w, C) -> (h, w, 3) in [0, 1]. The sign of a component is free: here its largest
+    coefficient is positive.
     """
     sizes = [x.shape[:2] for x in features]
     x = torch.cat([x.flatten(0, 1) for x in features]).double()

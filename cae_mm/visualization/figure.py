@@ -18,12 +18,7 @@ DPI = 110  # of figures
 
 
 def choose_images(paths: Sequence[Path], num: int) -> list[Path]:
-    """Take the files among ``paths`` and in its folders, at any depth; at random where over ``num``.
-
-    Raises:
-        FileNotFoundError: when there are none.
-        ValueError: for a number below 1.
-    """
+    """The files among ``paths`` and in its folders, at any depth; at random where over ``num``."""
     if num < 1:
         raise ValueError(f'{num} pictures: choose 1 or more')
     files = [path for path in paths if path.exists() and not path.is_dir()]
@@ -35,15 +30,7 @@ def choose_images(paths: Sequence[Path], num: int) -> list[Path]:
 
 
 def load_image(path: Path, view: Callable[[dict], dict]) -> Tensor:
-    """Read one image as (3, H, W) uint8.
-
-    Args:
-        path (Path): any file that ``LoadRGBImage`` reads.
-        view (Callable): changes ``img`` of a dictionary, such as ``CenterView`` and ``WholeView``.
-
-    Raises:
-        ValueError: when it cannot be read.
-    """
+    """Read one image as (3, H, W) uint8, behind a ``view`` as ``CenterView``, or raise a ValueError."""
     results = dict(img_path=str(path))
     if LoadRGBImage()(results) is None:
         raise ValueError(printable(f'{path} is unreadable: {results["load_error"]}'))
@@ -53,12 +40,7 @@ def load_image(path: Path, view: Callable[[dict], dict]) -> Tensor:
 class WholeView:
     """Resize (bicubic), nearly keeping the shape: both sides become multiples of the patch.
 
-    Args:
-        side (int): of the shorter side, about, in pixels.
-        patch_size (int): in pixels.
-
-    Raises:
-        ValueError: when the side is shorter than a patch.
+    ``side`` is that of the shorter side, about, in pixels; a ValueError when it is shorter than a patch.
     """
 
     def __init__(self, side, patch_size):
@@ -83,15 +65,10 @@ def draw_rows(titles: Sequence[str], rows: Sequence[Sequence[Tensor]], path: str
 
 
 def figure_of(titles: Sequence[str], rows: Sequence[Sequence[Tensor]]):
-    """A figure with a titled column per kind of picture.
+    """A matplotlib figure, without pyplot, with a titled column per kind of picture.
 
-    Args:
-        titles (Sequence[str]): of the columns.
-        rows (Sequence[Sequence[Tensor]]): pictures (H, W, 3) in [0, 1], and maps (h, w), drawn from 0,
-            black, to their 99th percentile. The pictures of a row have the same shape.
-
-    Returns:
-        matplotlib.figure.Figure: on its own, without pyplot.
+    ``rows`` are of pictures (H, W, 3) in [0, 1], and of maps (h, w), drawn from 0, black, to their 99th
+    percentile; those of a row have the same shape.
     """
     from matplotlib.figure import Figure  # late: most trainings draw nothing
     heights = [row[0].shape[0] / row[0].shape[1] for row in rows]  # of a picture one wide

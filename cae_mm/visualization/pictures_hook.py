@@ -6,20 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from mmengine.runner import BaseLoop, IterBasedTrainLoop
+from mmengine.runner import IterBasedTrainLoop
 from mmpretrain.registry import HOOKS
+from torch import nn
 
 from cae_mm.checkpoint.loader import encoder_of
 from cae_mm.datasets.reproducible import seed_sample
-from cae_mm.engine.sharding import gathered
 from cae_mm.evaluation.features import CenterView
+from cae_mm.evaluation.knn_hook import EncoderHook
 from cae_mm.evaluation.protocol import rgb_preprocess
 from cae_mm.models import ContextAutoencoder
 from cae_mm.visualization.attention import look
 from cae_mm.visualization.figure import choose_images, figure_of, load_image, pixels_of
-from cae_mm.visualization.reconstruction import draw_masks, reconstruct
+from cae_mm.visualization.reconstruction import draw_masks, in_rows, reconstruct
 
 
 @contextmanager
@@ -36,12 +35,12 @@ def own_numbers(seed: int) -> Iterator[None]:
 
 
 @HOOKS.register_module()
-class PicturesHook(Hook):
+class PicturesHook(EncoderHook):
     """Draw some pictures as the model sees them, every few epochs and after the last.
 
-    ``attention``: what the class token of the encoder takes from each patch, and the patches as colours;
-    of a ``ContextAutoencoder`` also ``reconstruction``: what it paints under masks. Both go to all backends
-    of the visualizer; that of our configs writes ``vis_data/vis_image/NAME_EPOCH.png`` beside the log.
+    ``attention``: what the class token of the encoder takes from each patch, and the patches as colours; of
+    a ``ContextAutoencoder`` also ``reconstruction``: what it paints under masks. Both go to all backends of
+    the visualizer; that of our configs writes ``vis_data/vis_image/NAME_EPOCH.png`` beside the log.
     Pictures and masks are the same each time. Random states and training modes stay as they are, so the
     training is the same with and without this hook; a drawing that fails is a warning.
 
@@ -57,23 +56,19 @@ class PicturesHook(Hook):
         ValueError: for an interval below 1, and, before the training, in one that counts iterations.
         FileNotFoundError: before the training, when there are no pictures.
     """
-
-    priority = 'LOWEST'  # after the checkpoint hook's VERY_LOW
+    failure = 'no pictures'
 
     def __init__(self, images: str | Sequence[str], interval: int = 10, num: int = 8, seed: int = 0):
-        if interval < 1:
-            raise ValueError(f'interval={interval}: draw every 1, 2, ... epochs')
+        super().__init__(interval)
         self.paths = [Path(path) for path in ([images] if isinstance(images, str) else images)]
-        self.interval, self.num, self.seed = interval, num, seed
+        self.num, self.seed = num, seed
 
-    def before_run(self, runner) -> None:
+    def prepare(self, runner, model: nn.Module) -> None:
         """Read the pictures and draw their masks, with all errors that can be had before a training."""
-        if not isinstance(runner._train_loop, BaseLoop):
-            return  # a test run
         if isinstance(runner._train_loop, IterBasedTrainLoop):
             raise ValueError('PicturesHook draws after epochs, and this training counts iterations: take '
                              'default_hooks.visualization.draw=True')
-        self.model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self.model = model
         self.preprocess, self.masks = rgb_preprocess(self.model.data_preprocessor), None
         backbone = encoder_of(self.model.backbone)
         view = CenterView(tuple(side * backbone.patch_size for side in backbone.grid_size))
@@ -83,21 +78,13 @@ class PicturesHook(Hook):
             if isinstance(self.model, ContextAutoencoder):
                 self.masks = draw_masks(runner.cfg.train_dataloader.dataset, len(files))
 
-    def after_train_epoch(self, runner) -> None:
-        """Draw; warn where that fails."""
-        if not (self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner)):
-            return
-        epoch = runner.epoch + 1
-        try:
-            # Compiled code would be compiled again, for this number of pictures.
-            with gathered(runner.model), own_numbers(self.seed), torch.compiler.set_stance('force_eager'):
-                rows = dict(attention=look(encoder_of(self.model.backbone), self.preprocess, self.images))
-                if self.masks is not None:
-                    rows['reconstruction'] = reconstruct(
-                        self.model, self.preprocess, self.images, self.masks).rows()
-            for name, content in rows.items():
-                runner.visualizer.add_image(name, pixels_of(figure_of(*content)), epoch)
-        except Exception as error:
-            runner.logger.warning(f'Epoch {epoch}: no pictures, the training goes on: '
-                                  f'{type(error).__name__}: {error}')
-        torch.cuda.empty_cache()  # The blocks of another batch size would stay reserved.
+    def look(self, runner, epoch: int) -> None:
+        """Draw."""
+        # Compiled code would be compiled again, for this number of pictures.
+        with own_numbers(self.seed), torch.compiler.set_stance('force_eager'):
+            rows = dict(attention=look(encoder_of(self.model.backbone), self.preprocess, self.images))
+            if self.masks is not None:
+                rows['reconstruction'] = in_rows(reconstruct(
+                    self.model, self.preprocess, self.images, self.masks))
+        for name, content in rows.items():
+            runner.visualizer.add_image(name, pixels_of(figure_of(*content)), epoch)

@@ -29,15 +29,9 @@ READING = ('LoadImageFromFile', 'LoadAnnotations')
 class DensePredictor:
     """A trained detector or segmentor that predicts on pictures and draws what it found.
 
-    Args:
-        cfg (Config): of mmdet or mmseg, see ``launch.load_config``; what its test data go through,
-            pictures do. The classes are those that the checkpoint was trained with, where it names them.
-        checkpoint (str | Path): with all of the model.
-
-    Raises:
-        FileNotFoundError, ValueError: see ``read_weights``.
-        ValueError: for a config of another kind.
-        RuntimeError: when the checkpoint is of another model; names what does not fit.
+    Pictures go through what the config's test data go through. The classes are those that the checkpoint
+    was trained with, where it names them. A ValueError for a config of no such model, a RuntimeError when
+    the checkpoint is of another.
     """
 
     def __init__(self, cfg, checkpoint):
@@ -84,14 +78,7 @@ class DensePredictor:
 
     def draw(self, image: np.ndarray, sample: BaseDataElement, path: str | Path,
              score_thr: float = 0.3) -> None:
-        """Write the picture with boxes and masks, or with segments and the names of their colours.
-
-        Args:
-            image (np.ndarray): (H, W, 3) uint8, BGR.
-            sample (BaseDataElement): what was predicted on it.
-            path (str | Path): file to write.
-            score_thr (float): leave objects of lower score out.
-        """
+        """Write an image (H, W, 3) uint8, BGR, with boxes and masks, or with segments and a legend."""
         factor = -(-SIDE // min(image.shape[:2]))
         image = cv2.resize(image[..., ::-1], None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
         sample = sample.clone()

@@ -1,6 +1,5 @@
 """Pictures of what the model paints under the mask."""
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,25 +11,6 @@ from cae_mm.evaluation.features import evaluating
 from cae_mm.models.cae import split_mask
 
 GREY = 0.5  # of masked patches
-
-
-@dataclass
-class Reconstruction:
-    """Pictures (B, 3, h, w) in [0, 1], in the order in which they are shown."""
-    image: Tensor
-    masked: Tensor
-    prediction: Tensor  # all targets decoded: true ones where visible, predicted where masked
-    pasted: Tensor  # the prediction at the masked patches, the image elsewhere
-    upper_bound: Tensor  # all true targets decoded: what the target generator can show at best
-
-    titles = {'image': 'image', 'masked': 'what the encoder sees',
-              'prediction': 'prediction, decoded', 'pasted': 'prediction in the image',
-              'upper_bound': 'true targets, decoded'}
-
-    def rows(self) -> tuple[list[str], list[tuple[Tensor]]]:
-        """For ``draw_rows``: a row per image, a column per kind of picture."""
-        columns = [getattr(self, name).permute(0, 2, 3, 1) for name in self.titles]
-        return [*self.titles.values()], [*zip(*columns, strict=True)]
 
 
 def draw_masks(dataset: dict, number: int) -> Tensor:
@@ -50,17 +30,11 @@ def second_view(model: nn.Module, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def reconstruct(model: nn.Module, preprocess: Callable, images: Tensor,
-                mask: Tensor) -> Reconstruction:
-    """Mask images, predict what is under the mask, and decode the prediction to pictures.
+                mask: Tensor) -> dict[str, Tensor]:
+    """Mask images, predict what is under the mask, and decode the prediction: pictures by their titles.
 
-    Args:
-        model (nn.Module): a ``ContextAutoencoder``.
-        preprocess (Callable): its data preprocessor.
-        images (Tensor): (B, 3, H, W) uint8 RGB.
-        mask (Tensor): (B, N) bool, True = masked.
-
-    Returns:
-        Reconstruction: pictures of the size of the target generator's view.
+    Of a ``ContextAutoencoder`` and its data preprocessor, images (B, 3, H, W) uint8 RGB, and a mask (B, N)
+    bool, True = masked. Pictures (B, 3, h, w) in [0, 1] have the size of the target generator's view.
     """
     views = preprocess({'inputs': {'images': images}})['inputs']
     inputs, target_images = views['images'], second_view(model, views['target_images'])
@@ -79,5 +53,15 @@ def reconstruct(model: nn.Module, preprocess: Callable, images: Tensor,
     image = target_images.cpu()
     rows, columns = model.backbone.grid(*images.shape[-2:])
     hidden = F.interpolate(mask.cpu().view(-1, 1, rows, columns).float(), image.shape[-2:])
-    return Reconstruction(image, image * (1 - hidden) + GREY * hidden, prediction,
-                          prediction * hidden + image * (1 - hidden), upper_bound)
+    return {
+        'image': image,
+        'what the encoder sees': image * (1 - hidden) + GREY * hidden,
+        'prediction, decoded': prediction,  # of all targets: true ones where visible
+        'prediction in the image': prediction * hidden + image * (1 - hidden),
+        'true targets, decoded': upper_bound}  # what the target generator can show at best
+
+
+def in_rows(pictures: dict[str, Tensor]) -> tuple[list[str], list[tuple]]:
+    """For ``draw_rows``: a row per image, a column per kind of picture."""
+    columns = [picture.permute(0, 2, 3, 1) for picture in pictures.values()]
+    return [*pictures], [*zip(*columns, strict=True)]

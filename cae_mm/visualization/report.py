@@ -9,17 +9,16 @@ from cae_mm.atomic import write_atomically
 
 STYLE = '''
 :root { color-scheme: light dark;
-        --text: #222; --paper: #fff; --quiet: #555; --line: #ddd; --code: #f5f5f2; }
+        --text: #222; --paper: #fff; --line: #ddd; --code: #f5f5f2; }
 @media (prefers-color-scheme: dark) {
-  :root { --text: #ddd; --paper: #161616; --quiet: #aaa; --line: #444; --code: #262624; }
+  :root { --text: #ddd; --paper: #161616; --line: #444; --code: #262624; }
   img { background: #fff; } }
 body { font: 17px/1.55 Georgia, serif; color: var(--text); background: var(--paper); max-width: 62rem;
        margin: 2.5rem auto; padding: 0 1.2rem; }
-h1, h2, th, figcaption { font-family: system-ui, sans-serif; }
+h1, h2, th { font-family: system-ui, sans-serif; }
 h1 { font-size: 1.9rem; margin-bottom: .3rem; } h2 { font-size: 1.25rem; margin-top: 2.2rem; }
 /* On a phone a figure is moved aside, like a wide table, so that its words can be read. */
 p { max-width: 44rem; } figure { margin: 1rem 0; overflow-x: auto; } img { max-width: max(100%, 40rem); }
-figcaption { font-size: .85rem; color: var(--quiet); max-width: 44rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; margin: 1rem 0; }
 th, td { padding: .35rem 1.1rem; text-align: right; border-bottom: 1px solid var(--line); }
@@ -39,7 +38,6 @@ class Section:
     text: str = ''
     table: list[list[str]] = field(default_factory=list)  # the first row is the head
     figure: str | Path | None = None  # PNG file, copied into the report
-    caption: str = ''
     code: str = ''
 
     def html(self) -> str:
@@ -54,9 +52,8 @@ class Section:
             parts.append(f'<div class="wide"><table>{"".join(lines)}</table></div>')
         if self.figure:
             data = base64.b64encode(Path(self.figure).read_bytes()).decode()
-            below = f'<figcaption>{escape(self.caption)}</figcaption>' if self.caption else ''
             parts.append(f'<figure><img alt="{escape(self.title)}" '
-                         f'src="data:image/png;base64,{data}">{below}</figure>')
+                         f'src="data:image/png;base64,{data}"></figure>')
         if self.code:
             parts.append(f'<pre>{escape(self.code)}</pre>')
         return '\n'.join(parts)
@@ -69,14 +66,7 @@ def portable(text: str, out: Path) -> str:
 
 
 def write_report(path: str | Path, title: str, lead: str, sections: list[Section]) -> None:
-    """Write sections as one HTML file with all pictures inside.
-
-    Args:
-        path (str | Path): file to write.
-        title (str): heading of the page.
-        lead (str): what the reader should know first.
-        sections (list[Section]): see there.
-    """
+    """Write sections as one HTML file with all pictures inside; ``lead`` is what to know first."""
     body = '\n'.join(section.html() for section in sections)
     write_atomically((
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

@@ -2,30 +2,23 @@
 #   tools/train.py configs/seg/upernet_cae_vitt_demo.py --pretrained demo_out/pretrain/epoch_10.pth
 # The same network from scratch; the decay with depth is for pre-trained layers:
 #   ... --pretrained none --cfg-options optim_wrapper.paramwise_cfg.layer_decay_rate=1
-_base_ = './upernet_cae_vitb_160k_ade20k.py'
+_base_ = './upernet_cae_vitt_camvid.py'
 data_root = 'demo_out/data/ade'
-num_classes = 11
 classes = ['background', *map(str, range(10))]
 pretrained = 'demo_out/pretrain/epoch_10.pth'
 
 # Keys that change results.
 crop_size = (128, 128)
-norm_cfg = dict(type='SyncBN')
 # Fourteen of fifteen pixels are background.
 loss = dict(type='CrossEntropyLoss', class_weight=[0.1] + [1.] * 10)
 model = dict(
     data_preprocessor=dict(size=crop_size, test_cfg=dict(size=crop_size)),
     backbone=dict(
-        arch=dict(_delete_=True, embed_dims=128, num_layers=6, num_heads=4), img_size=crop_size,
-        patch_size=8, out_indices=(2, 3, 4, 5), drop_path_rate=0.,
-        pos_mode='recompute',  # a digit has the size that it had in pre-training
-        init_cfg=dict(checkpoint=pretrained)),
+        arch=dict(embed_dims=128, num_heads=4), img_size=crop_size, patch_size=8,
+        out_indices=(2, 3, 4, 5), drop_path_rate=0., init_cfg=dict(checkpoint=pretrained)),
     neck=dict(in_channels=128),
-    decode_head=dict(
-        in_channels=[128] * 4, channels=96, num_classes=num_classes, loss_decode=loss),
-    auxiliary_head=dict(
-        in_channels=128, channels=48, num_classes=num_classes,
-        loss_decode=dict(**loss, loss_weight=0.4)),
+    decode_head=dict(in_channels=[128] * 4, channels=96, loss_decode=loss),
+    auxiliary_head=dict(in_channels=128, loss_decode=dict(**loss, loss_weight=0.4)),
     test_cfg=dict(crop_size=crop_size, stride=(85, 85)))
 del loss
 train_pipeline = [
@@ -35,16 +28,9 @@ train_pipeline = [
     dict(type='RandomCrop', crop_size=crop_size),
     dict(type='PackSegInputs'),  # no mirror images: these are digits
 ]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(type='PackSegInputs'),
-]
-dataset = dict(
-    type='BaseSegDataset', reduce_zero_label=True, metainfo=dict(classes=classes), data_root=data_root)
-train_dataloader = dict(
-    batch_size=4, num_workers=1, dataset=dict(dataset=dict(**dataset, pipeline=train_pipeline)))
-val_dataloader = dict(num_workers=1, batch_size=8, dataset=dict(**dataset, pipeline=test_pipeline))
+dataset = dict(metainfo=dict(classes=classes), data_root=data_root)
+train_dataloader = dict(batch_size=4, dataset=dict(dataset=dict(**dataset, pipeline=train_pipeline)))
+val_dataloader = dict(batch_size=8, dataset=dataset)
 test_dataloader = val_dataloader
 del dataset
 optim_wrapper = dict(optimizer=dict(lr=4e-3), paramwise_cfg=dict(layer_decay_rate=0.9))

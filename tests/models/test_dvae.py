@@ -111,12 +111,11 @@ def test_anneal_as_a_share_of_the_run(seed):
     assert model.current_temperature() == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize('reconstruction', ['mse', 'l1', 'logit_laplace'])
+@pytest.mark.parametrize('reconstruction', ['mse', 'logit_laplace'])
 @pytest.mark.parametrize('regulariser', ['kl', 'usage'])
-@pytest.mark.parametrize('straight_through', [False, True])
-def test_every_loss_reaches_both_networks(seed, reconstruction, regulariser, straight_through):
-    model = DiscreteVAE(reconstruction=reconstruction, regulariser=regulariser, weight=1.0,
-                        straight_through=straight_through, anneal=10, sharpness=1.0, **SIZES)
+def test_every_loss_reaches_both_networks(seed, reconstruction, regulariser):
+    model = DiscreteVAE(reconstruction=reconstruction, regulariser=regulariser, weight=1.0, anneal=10,
+                        sharpness=1.0, **SIZES)
     images = torch.cat([pictures(4), torch.zeros(1, 3, 16, 16), torch.ones(1, 3, 16, 16)])
     model.parse_losses(model(dict(target_images=images)))[0].backward()
     for name, parameter in model.named_parameters():

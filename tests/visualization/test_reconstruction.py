@@ -4,7 +4,7 @@ import torch
 from mmpretrain.registry import MODELS
 from PIL import Image
 
-from cae_mm.visualization import draw_rows, reconstruct
+from cae_mm.visualization import draw_rows, in_rows, reconstruct
 
 SIZES = dict(embed_dims=16, num_heads=2, depth=1)
 TOKENIZER = dict(type='DiscreteVAE', num_codes=8, hidden_dims=8, code_dims=8, num_groups=2,
@@ -44,13 +44,14 @@ def test_pixels(images, mask):
     model = build(dict(type='PixelTarget', patch_size=4), 48).train()
     pictures = reconstruct(model, model.data_preprocessor, images, mask)
     hidden, true = hidden_pixels(mask), images / 255
-    torch.testing.assert_close(pictures.image, true)
-    torch.testing.assert_close(pictures.upper_bound, true, atol=2e-5, rtol=0)
-    torch.testing.assert_close(pictures.prediction[~hidden], true[~hidden], atol=2e-5, rtol=0)
-    assert (pictures.prediction - true)[hidden].abs().mean() > 0.05
-    torch.testing.assert_close(pictures.pasted[~hidden], true[~hidden])
-    torch.testing.assert_close(pictures.pasted[hidden], pictures.prediction[hidden])
-    assert (pictures.masked[hidden] == 0.5).all()
+    torch.testing.assert_close(pictures['image'], true)
+    torch.testing.assert_close(pictures['true targets, decoded'], true, atol=2e-5, rtol=0)
+    torch.testing.assert_close(pictures['prediction, decoded'][~hidden], true[~hidden], atol=2e-5, rtol=0)
+    assert (pictures['prediction, decoded'] - true)[hidden].abs().mean() > 0.05
+    torch.testing.assert_close(pictures['prediction in the image'][~hidden], true[~hidden])
+    torch.testing.assert_close(pictures['prediction in the image'][hidden],
+                               pictures['prediction, decoded'][hidden])
+    assert (pictures['what the encoder sees'][hidden] == 0.5).all()
     assert model.training
 
 
@@ -67,17 +68,17 @@ def test_perfect_logits_give_the_upper_bound(images, monkeypatch):
     predicted = reconstruct(model, model.data_preprocessor, images, mask)
     monkeypatch.setattr(model, 'forward_masked', oracle)
     perfect = reconstruct(model, model.data_preprocessor, images, mask)
-    torch.testing.assert_close(perfect.prediction, perfect.upper_bound)
-    assert not torch.equal(predicted.prediction, predicted.upper_bound)
+    torch.testing.assert_close(perfect['prediction, decoded'], perfect['true targets, decoded'])
+    assert not torch.equal(predicted['prediction, decoded'], predicted['true targets, decoded'])
     # Patches of 4 and a stride of 2: the tokenizer sees the image at half its size.
-    assert perfect.image.shape == (3, 3, 8, 8)
-    assert perfect.prediction.shape == (3, 3, 8, 8)
+    assert perfect['image'].shape == (3, 3, 8, 8)
+    assert perfect['prediction, decoded'].shape == (3, 3, 8, 8)
 
 
 def test_drawing_shows_every_picture(images, mask, tmp_path):
     model = build(dict(type='PixelTarget', patch_size=4), 48)
     pictures = reconstruct(model, model.data_preprocessor, images, mask)
-    draw_rows(*pictures.rows(), tmp_path / 'new' / 'figure.png')
+    draw_rows(*in_rows(pictures), tmp_path / 'new' / 'figure.png')
     figure = Image.open(tmp_path / 'new' / 'figure.png').convert('RGB')
     assert figure.width > 5 * 100 and figure.height > 3 * 80
     for column in range(5):

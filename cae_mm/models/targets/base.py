@@ -8,14 +8,13 @@ from torch import Tensor, nn
 class TargetGenerator(BaseModule):
     """Makes what the decoder predicts: for each patch a code, or float values of any width.
 
-    A subclass sets ``num_outputs`` (int), how many values the decoder gives for a patch, K codes or the
-    width of float targets, and ``stride`` (int), the side in pixels of what one target stands for. One
-    with weights says in ``advice`` where to get them, and in its constructor, with ``load``, whether it
-    has ``loaded`` them.
+    A subclass sets ``num_outputs`` (int), K codes or the width of float targets, and ``stride`` (int), the
+    side in pixels of what one target stands for. One with weights says in ``advice`` where to get them, and
+    in its constructor, with ``load``, whether it has ``loaded`` them.
 
     Args:
-        init_cfg (dict, optional): the checkpoint, ``dict(type='Pretrained', checkpoint=PATH_OR_URL)``;
-            a ``sha256`` in it is compared with the file's. Loaded whole or not at all.
+        init_cfg (dict, optional): the checkpoint, ``dict(type='Pretrained', checkpoint=PATH_OR_URL)``; a
+            ``sha256`` in it is compared with the file's. Loaded whole or not at all.
         allow_random (bool): keep random weights, for tests and benchmarks; nothing is loaded.
         **kwargs: arguments of the other base class, where there is one.
     """
@@ -29,14 +28,9 @@ class TargetGenerator(BaseModule):
         self.allow_random, self.loaded, self.frozen = allow_random, False, False
 
     def load(self, module: nn.Module, init_cfg: dict | None) -> bool:
-        """Fill a part, or all, of this generator from the checkpoint that ``init_cfg`` names, if it does.
+        """Fill a part, or all, from the checkpoint of ``init_cfg``; return whether there was one.
 
-        Returns:
-            bool: whether there was something to load.
-
-        Raises:
-            FileNotFoundError: when there is no such file; says where to get one.
-            ValueError: when the file cannot be read safely, or does not fit.
+        A FileNotFoundError says where to get the file; a ValueError when it is not safe, or does not fit.
         """
         if not init_cfg or self.allow_random:
             return False
@@ -50,12 +44,7 @@ class TargetGenerator(BaseModule):
         return True
 
     def freeze(self) -> None:
-        """Keep the weights and the evaluation mode from now on.
-
-        Raises:
-            FileNotFoundError: when the weights are random and ``allow_random`` is not set.
-            ValueError: when there are none, and ``init_cfg`` names some.
-        """
+        """Keep the weights, which must not be random unless that is allowed, and the evaluation mode."""
         name, ready = type(self).__name__, self.loaded or self.allow_random
         if not ready and next(self.parameters(), None) is not None:
             raise FileNotFoundError(f'{name} as target generator has random weights: no checkpoint is '
@@ -98,17 +87,10 @@ class TargetGenerator(BaseModule):
         """
 
     def reconstruct(self, predictions: Tensor, target_images: Tensor) -> Tensor:
-        """Picture of the decoder's outputs.
+        """Picture (B, 3, h, w) in [0, 1] of the decoder's outputs (B, N, K) for all positions.
 
-        Args:
-            predictions (Tensor): (B, N, K) for all positions.
-            target_images (Tensor): (B, 3, h, w) in [0, 1], what the true targets are made of.
-
-        Returns:
-            Tensor: (B, 3, h, w) in [0, 1].
-
-        Raises:
-            ValueError: when these targets cannot be painted.
+        ``target_images`` (B, 3, h, w) in [0, 1] are what the true targets are made of. A ValueError when
+        these targets cannot be painted.
         """
         raise ValueError(f'there is no picture of the targets of {type(self).__name__}: only codes and '
                          'pixels can be painted')

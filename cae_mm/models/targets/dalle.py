@@ -71,13 +71,8 @@ def make_groups(in_dims: int, widths: list[int], num_blocks: int, kernels: tuple
 class DALLEEncoder(nn.Module):
     """Image to code logits; the published weights load under their own names.
 
-    Args:
-        num_codes (int): codes K.
-        hidden_dims (int): width n of the first group; each next group is twice as wide.
-        num_groups (int): groups, with a halving of the resolution between two.
-        blocks_per_group (int): residual blocks per group.
-        stem_stride (int): stride of the first convolution; the total stride is
-            ``stem_stride * 2 ** (num_groups - 1)``. 1 in DALL-E.
+    ``hidden_dims`` is the width of the first of ``num_groups`` groups of residual blocks; each next one is
+    twice as wide, at half the resolution. The total stride is ``stem_stride * 2 ** (num_groups - 1)``.
     """
 
     def __init__(self, num_codes: int = 8192, hidden_dims: int = 256, num_groups: int = 4,
@@ -113,14 +108,7 @@ class DALLEEncoder(nn.Module):
 class DALLEDecoder(nn.Module):
     """Codes to image: the encoder mirrored, with nearest-neighbour upsampling.
 
-    Args:
-        num_codes (int): codes K.
-        hidden_dims (int): width n of the last group; each group before is twice as wide.
-        code_dims (int): width of a code's embedding.
-        num_groups (int): groups, with a doubling of the resolution between two.
-        blocks_per_group (int): residual blocks per group.
-        stem_stride (int): pixels per side that each last position paints.
-        out_channels (int): 3, or 6 for means and scales.
+    ``code_dims`` is the width of a code's embedding; ``out_channels`` are 3, or 6 for means and scales.
     """
 
     def __init__(self, num_codes: int = 8192, hidden_dims: int = 256, code_dims: int = 128,
@@ -149,11 +137,7 @@ class DALLEDecoder(nn.Module):
 class Tokenizer(TargetGenerator):
     """Targets that are codes: the likeliest ones of ``encoder``, which ``decoder`` turns into pictures.
 
-    Args:
-        encoder (DALLEEncoder): image to logits of codes.
-        decoder (DALLEDecoder, optional): codes to what ``paint`` makes a picture of.
-        dtype (str): precision of all layers but the last on GPUs. float16 is what the authors ran.
-        **kwargs: see :class:`TargetGenerator`.
+    ``dtype`` is the precision of all layers but the last on GPUs; float16 is what the authors ran.
     """
 
     def __init__(self, encoder: DALLEEncoder, decoder: DALLEDecoder | None, dtype: str = 'float16',
@@ -192,10 +176,10 @@ class DALLETokenizer(Tokenizer):
     Args:
         num_codes, hidden_dims, num_groups, blocks_per_group: see :class:`DALLEEncoder`.
         decoder (dict, optional): ``init_cfg`` of the published decoder, needed for pictures only.
-        dtype (str): see :class:`Tokenizer`.
+        dtype (str): precision of all layers but the last on GPUs.
         allow_random (bool): see :class:`TargetGenerator`.
-        init_cfg (dict): of the encoder: OpenAI's pickled module, which is read without being executed,
-            or a state dict as OpenMMLab distributes it.
+        init_cfg (dict): of the encoder: OpenAI's pickled module, which is read without being executed, or a
+            state dict as OpenMMLab distributes it.
 
     Raises:
         FileNotFoundError: without a checkpoint; the message says where to get one.
@@ -223,11 +207,7 @@ class DALLETokenizer(Tokenizer):
         self.freeze()
 
     def reconstruct(self, predictions: Tensor, target_images: Tensor) -> Tensor:
-        """Picture of the likeliest codes, see :class:`Tokenizer`.
-
-        Raises:
-            ValueError: when the tokenizer was built without its decoder.
-        """
+        """Picture of the likeliest codes, or a ValueError without a decoder."""
         if self.decoder is None:
             raise ValueError(
                 'DALLETokenizer paints only with its decoder: add --cfg-options model.target_generator.'

@@ -29,7 +29,7 @@ class DiscreteVAE(Tokenizer, BaseModel):
         temperature (tuple[float, float]): of the Gumbel-softmax at the start and after annealing.
         anneal (int | float): iterations of the exponential annealing, or, below or equal to 1.0 as
             float, their share of the run.
-        reconstruction (str): 'mse', 'l1' or 'logit_laplace' (DALL-E's likelihood).
+        reconstruction (str): 'mse' or 'logit_laplace' (DALL-E's likelihood).
         regulariser (str): 'kl': divergence of each position's distribution from the uniform one;
             'usage': divergence of the batch's mean distribution from it, which asks for all codes
             to be used and leaves every position free to be certain.
@@ -37,7 +37,6 @@ class DiscreteVAE(Tokenizer, BaseModel):
         sharpness (float): standard deviation, over the codes, of a position's logits when training
             starts. The first batch makes each code's logit the nearness to one of its features,
             since from random logits most codes are never chosen and never learn. 0: random.
-        straight_through (bool): decode the sampled code itself, with the relaxation's gradient.
         dtype (str): see :class:`Tokenizer`.
         data_preprocessor (dict, optional): gives ``target_images`` in [0, 1].
         allow_random, init_cfg: see :class:`TargetGenerator`.
@@ -57,11 +56,10 @@ class DiscreteVAE(Tokenizer, BaseModel):
                  num_groups: int = 4, blocks_per_group: int = 2, stem_stride: int = 1,
                  temperature: tuple[float, float] = (1.0, 1 / 16), anneal: int | float = 0.5,
                  reconstruction: str = 'mse', regulariser: str = 'usage', weight: float = 0.01,
-                 sharpness: float = 30.0, straight_through: bool = False, dtype: str = 'float16',
-                 allow_random: bool = False, data_preprocessor: dict | None = None,
-                 init_cfg: dict | None = None):
+                 sharpness: float = 30.0, dtype: str = 'float16', allow_random: bool = False,
+                 data_preprocessor: dict | None = None, init_cfg: dict | None = None):
         for name, value, known in (
-                ('reconstruction', reconstruction, ('mse', 'l1', 'logit_laplace')),
+                ('reconstruction', reconstruction, ('mse', 'logit_laplace')),
                 ('regulariser', regulariser, ('kl', 'usage'))):
             if value not in known:
                 raise ValueError(f'{name}={value!r} is unknown: choose one of {known}')
@@ -73,8 +71,7 @@ class DiscreteVAE(Tokenizer, BaseModel):
             allow_random=allow_random, init_cfg=init_cfg, data_preprocessor=data_preprocessor)
         self.temperature, self.anneal = temperature, anneal
         self.reconstruction, self.regulariser, self.weight = reconstruction, regulariser, weight
-        self.straight_through, self.sharpness = straight_through, sharpness
-        self.codes_placed = not sharpness
+        self.sharpness, self.codes_placed = sharpness, not sharpness
         # Buffers, so that a resumed run goes on where it stopped, and tensors, so that no iteration
         # makes the GPU wait for the host.
         self.register_buffer('step', torch.zeros(()))
@@ -109,25 +106,17 @@ class DiscreteVAE(Tokenizer, BaseModel):
         raise ValueError(f'mode={mode!r} is unknown: choose loss, tensor or predict')
 
     def loss(self, images: Tensor, logits: Tensor) -> dict[str, Tensor]:
-        """Losses of a batch and the use of its codes; advances the annealing.
-
-        Args:
-            images (Tensor): (B, 3, H, W) in [0, 1].
-            logits (Tensor): (B, K, h, w) float32.
+        """Losses of images (B, 3, H, W) in [0, 1] with logits (B, K, h, w); advances the annealing.
 
         Returns:
-            dict: ``loss_reconstruct``, ``loss_regularise``; ``code_usage``, share of the codes that
-            were some position's likeliest in the last 100 iterations, in percent;
-            ``code_perplexity``, exp(entropy) of their frequencies over about as long;
-            ``temperature``.
+            dict: ``loss_reconstruct``, ``loss_regularise``; ``code_usage``, percent of the codes that were
+                some position's likeliest in the last 100 iterations; ``code_perplexity``, exp(entropy) of
+                their frequencies over about as long; ``temperature``.
         """
         temperature = self.current_temperature()
         noise = -torch.empty_like(logits).exponential_().clamp(min=1e-20).log()
         codes = ((logits + noise) / temperature).softmax(1)
         ids = logits.detach().argmax(1)
-        if self.straight_through:
-            sampled = torch.zeros_like(codes).scatter_(1, codes.argmax(1, keepdim=True), 1.0)
-            codes = sampled + codes - codes.detach()
         self.count(ids)
         entropy = -(self.frequency * self.frequency.clamp(min=1e-12).log()).sum()
         return dict(
@@ -138,11 +127,7 @@ class DiscreteVAE(Tokenizer, BaseModel):
 
     @torch.no_grad()
     def place_codes(self, images: Tensor) -> None:
-        """Before the first iteration, turn features of a batch into codes: logit = -distance^2 / 2.
-
-        Args:
-            images (Tensor): (B, 3, H, W) in [0, 1].
-        """
+        """Before the first iteration, turn features of a batch into codes: logit = -distance^2 / 2."""
         with torch.autocast(images.device.type, enabled=False):
             features = self.encoder.features(map_pixels(images)).permute(0, 2, 3, 1).flatten(0, 2)
             mean = features.mean(0)
@@ -170,19 +155,13 @@ class DiscreteVAE(Tokenizer, BaseModel):
         """Mean loss per pixel value of the decoder's output against images in [0, 1]."""
         if self.reconstruction == 'mse':
             return F.mse_loss(output, images - 0.5)
-        if self.reconstruction == 'l1':
-            return F.l1_loss(output, images - 0.5)
         mean, log_scale = output.chunk(2, dim=1)
         mapped = map_pixels(images)
         likelihood = -(mapped.logit() - mean).abs() * (-log_scale).exp() - log_scale
         return -(likelihood - (2 * mapped * (1 - mapped)).log()).mean()
 
     def current_temperature(self) -> Tensor:
-        """Temperature of this iteration: exponential from the first to the second value.
-
-        Raises:
-            ValueError: when ``anneal`` is a share of a run whose length no runner has announced.
-        """
+        """Temperature of this iteration: exponential from the first to the second value."""
         steps = self.anneal
         if isinstance(steps, float):
             max_iters = MessageHub.get_current_instance().get_info('max_iters', None)

@@ -13,10 +13,7 @@ class TokenizerLogits(BaseModule):
 
     Args:
         tokenizer (dict): a ``DiscreteVAE`` or ``DALLETokenizer``.
-        init_cfg (dict, optional): its checkpoint, see :class:`TargetGenerator`.
-
-    Raises:
-        FileNotFoundError, ValueError: when the tokenizer's weights are missing or do not fit.
+        init_cfg (dict, optional): its checkpoint, see :class:`TargetGenerator`, as well for what is raised.
     """
 
     def __init__(self, tokenizer: dict, init_cfg: dict | None = None):

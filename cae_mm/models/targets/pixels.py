@@ -35,11 +35,7 @@ class PixelTarget(TargetGenerator):
 
     @torch.no_grad()
     def reconstruct(self, predictions: Tensor, target_images: Tensor) -> Tensor:
-        """Picture of (B, N, 3 * p * p) predictions, with each patch's true mean and deviation.
-
-        Returns:
-            Tensor: (B, 3, h, w) in [0, 1].
-        """
+        """Picture (B, 3, h, w) in [0, 1] of (B, N, 3 * p * p) values, with true means and deviations."""
         mean, std = self.statistics(patchify(target_images, self.stride))
         grid = self.grid_size(*target_images.shape[-2:])
         patches = (predictions * std + mean).unflatten(2, (3, self.stride, self.stride)).unflatten(1, grid)

@@ -17,16 +17,15 @@ class TeacherFeatures(TargetGenerator):
     """Features of all tokens of a frozen vision transformer, the targets of CAE v2 (arXiv 2211.09799).
 
     Class and patch tokens count, register tokens do not. Where a teacher has no class token (SigLIP), the
-    mean of its patches is the target of the student's. Pixels are normalised as the teacher's training had
-    them.
+    mean of its patches is the target of the student's. Pixels are normalised as in the teacher's training.
 
     Args:
         backbone (dict): ``TimmViT`` or ``CAEViT``, of the image size of its weights.
+        projection (int, optional): width of a linear layer behind the final norm, which CLIP's files have;
+            the features are its outputs, for all tokens, as the authors take them.
         img_size (int | tuple[int, int], optional): height and width of the target's view, where those are
             not the backbone's: a table of positions with a class token is resized bilinearly, as the
             authors do. All others are fitted to a view as the backbone does.
-        projection (int, optional): width of a linear layer behind the final norm, which CLIP's files have;
-            the features are its outputs, for all tokens, as the authors take them.
         dtype (str): precision on GPUs.
         init_cfg (dict): ``dict(type='Pretrained', checkpoint=PATH_OR_URL)``, read whole; see ``load_timm``
             and ``load_backbone``.
@@ -53,8 +52,7 @@ class TeacherFeatures(TargetGenerator):
         self.num_outputs, self.dtype = projection or dims, getattr(torch, dtype)
         self.projection = nn.Linear(dims, projection, bias=False) if projection else nn.Identity()
         if init_cfg:
-            kind = 'PretrainedTimm' if isinstance(self.backbone, TimmViT) else 'PretrainedEncoder'
-            self.loaded = self.load(self.backbone, dict(init_cfg, type=kind))
+            self.loaded = self.load(self.backbone, dict(init_cfg, type=self.backbone.pretrained))
             if projection:
                 self.load(self.projection, dict(init_cfg, type='PretrainedProjection'))
         if isinstance(self.backbone, TimmViT) and img_size is not None:
@@ -81,15 +79,7 @@ class TeacherFeatures(TargetGenerator):
 
     @torch.no_grad()
     def get_targets(self, target_images: Tensor, masked: Tensor) -> Tensor:
-        """Features of chosen tokens, without gradients.
-
-        Args:
-            target_images (Tensor): (B, 3, h, w) in [0, 1].
-            masked (Tensor): (B, n) int64 patches, row-major, and -1 for the class token.
-
-        Returns:
-            Tensor: (B, n, K) float32.
-        """
+        """Features (B, n, K) float32 at (B, n) int64 patches, row-major, of which -1 is the class token."""
         self.grid_size(*target_images.shape[2:])
         device = target_images.device.type
         with torch.autocast(device, self.dtype, enabled=device == 'cuda'):
