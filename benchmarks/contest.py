@@ -1,7 +1,7 @@
-"""Time and memory of training steps of two contenders that take turns.
+"""Time and memory of training steps of contenders that take turns.
 
 Each lives in a process of its own, so that the memory is each one's own and a disturbance of the
-machine hits both.
+machine hits all.
 """
 import argparse
 import os
@@ -26,7 +26,9 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument('--steps', type=int, default=5, help='timed steps of each')
     parser.add_argument('--warmup', type=int, default=2)
     parser.add_argument('--threads', type=int, default=torch.get_num_threads())
-    parser.add_argument('--amp', action='store_true', help='bfloat16 autocast for both')
+    parser.add_argument('--amp', action='store_true', help='bfloat16 autocast for all')
+    parser.add_argument('--as-shipped', action='store_true', help="without the allocator's settings for "
+                        'the peer, who has none')
     parser.add_argument('--work', help=argparse.SUPPRESS)
     return parser
 
@@ -36,6 +38,8 @@ def work(args: argparse.Namespace, build: Callable) -> None:
     results, sys.stdout = sys.stdout, sys.stderr  # packages print while they are imported
     from mmengine.optim import build_optim_wrapper
     from mmengine.registry import DefaultScope
+
+    import cae_mm  # noqa: F401  without which mmpretrain is not imported beside transformers
     DefaultScope.get_instance('benchmark', scope_name='mmpretrain')
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
@@ -67,8 +71,34 @@ def read(name: str, worker: subprocess.Popen) -> list[float]:
     return [float(word) for word in line.split()]
 
 
+def matrix_rates(args: argparse.Namespace) -> dict[str, float]:
+    """The machine's best FLOP/s for matrix products of the size of a ViT-B's, in both precisions."""
+    torch.set_num_threads(args.threads)
+    rates = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        a, b = torch.randn(2048, 768).to(dtype), torch.randn(768, 3072).to(dtype)
+        times, product = [], torch.empty(2048, 3072, dtype=dtype)
+        for _ in range(30):
+            start = time.perf_counter()
+            torch.mm(a, b, out=product)
+            times.append(time.perf_counter() - start)
+        rates[str(dtype).removeprefix('torch.')] = 2 * 2048 * 768 * 3072 / min(times)
+    return rates
+
+
+def count_flops(args: argparse.Namespace, build: Callable) -> float:
+    """Operations of a step for an image."""
+    from mmengine.optim import build_optim_wrapper
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+    model, wrapper, batch = build(argparse.Namespace(**vars(args) | dict(batch_size=2)))
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        model.train().train_step(batch, build_optim_wrapper(model, wrapper))
+    return counter.get_total_flops() / 2
+
+
 def run(args: argparse.Namespace, builders: dict[str, Callable]) -> None:
-    """Let both take turns and print images/s, peak memory and the ratios of the first to the second.
+    """Let all take turns and print images/s, peak memory and the ratios to the last, the peer.
 
     Args:
         args (argparse.Namespace): of :func:`make_parser`.
@@ -77,12 +107,16 @@ def run(args: argparse.Namespace, builders: dict[str, Callable]) -> None:
     """
     if args.work:
         return work(args, builders[args.work])
-    allocator = ALLOCATOR if args.device == 'cpu' else {}
-    workers = {name: subprocess.Popen(
-        [sys.executable, *sys.argv, '--work', name], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, text=True, env={**allocator, **os.environ}) for name in builders}
+    *ours, peer = builders
+    flops = count_flops(args, builders[ours[0]]) if args.device == 'cpu' else None
+    workers = {}
+    for name in builders:
+        allocator = {} if args.device == 'cuda' or args.as_shipped and name == peer else ALLOCATOR
+        workers[name] = subprocess.Popen(
+            [sys.executable, *sys.argv, '--work', name], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, text=True, env={**allocator, **os.environ})
     parameters = {name: read(name, worker)[0] for name, worker in workers.items()}
-    seconds, peak = {name: [] for name in workers}, {}
+    seconds, peak, rates = {name: [] for name in workers}, {}, {}
     for step in range(args.warmup + args.steps):
         for name, worker in workers.items():
             print(file=worker.stdin, flush=True)
@@ -90,6 +124,9 @@ def run(args: argparse.Namespace, builders: dict[str, Callable]) -> None:
             peak[name] = memory / 2**30
             if step >= args.warmup:
                 seconds[name].append(took)
+        if args.device == 'cpu':
+            for dtype, rate in matrix_rates(args).items():
+                rates[dtype] = max(rate, rates.get(dtype, 0))
     for worker in workers.values():
         worker.stdin.close()
         worker.wait()
@@ -99,6 +136,10 @@ def run(args: argparse.Namespace, builders: dict[str, Callable]) -> None:
     for name in workers:
         print(f'{name:30s} {parameters[name] / 1e6:7.2f} M trained parameters  '
               f'{speed[name]:7.2f} images/s  peak {peak[name]:5.2f} GiB')
-    ours, peer = workers
-    print(f'{"ratio":30s} {speed[ours] / speed[peer]:.2f} x images/s, '
-          f'{peak[ours] / peak[peer]:.2f} x memory')
+    for name in ours:
+        print(f'{name} / {peer:30s} {speed[name] / speed[peer]:.2f} x images/s, '
+              f'{peak[name] / peak[peer]:.2f} x memory')
+    if rates:
+        print(f'{ours[0]}: {flops / 1e9:.1f} GFLOP for an image; at the rate of matrix products, images/s: '
+              + ', '.join(f'{rate / flops:.2f} in {dtype} ({rate / 1e9:.0f} GFLOP/s)'
+                        for dtype, rate in rates.items()))

@@ -30,7 +30,7 @@ from steps import (
     train_step,
     train_tokenizer,
 )
-from terminal import POSITIVE, Parser, run
+from terminal import NATURAL, POSITIVE, Parser, run
 
 from cae_mm.engine import launch
 from cae_mm.visualization import DensePredictor, Section, draw_curves, write_report
@@ -75,18 +75,21 @@ class Task:
         """Directory of the training from one of ``STARTS``."""
         return out / f'{self.layout}_{start}'
 
-    def step(self, out: Path, start: str, pretrained: Path, length: int | None) -> Step:
+    def step(self, data: Path, out: Path, start: str, pretrained: Path, length: int | None,
+             seed: int) -> Step:
         """The training from one of ``STARTS``, continued where an earlier call was stopped.
 
         Args:
-            out (Path): directory of the demo.
+            data (Path): directory of the layouts.
+            out (Path): directory of the trainings.
             start (str): see ``STARTS``.
             pretrained (Path): checkpoint of CAE.
             length (int, optional): another one than the task's.
+            seed (int): of order, crops and the weights that are not CAE's.
         """
         cfg = Config.fromfile(ROOT / self.config)
         unit = 'epoch' if 'max_epochs' in cfg.train_cfg else 'iter'
-        options = [f'train_dataloader.dataset.dataset.indices={LABELLED}',
+        options = [f'randomness.seed={seed}', f'train_dataloader.dataset.dataset.indices={LABELLED}',
                    *([f'max_{unit}s={length}'] if length else self.few)]
         if length and unit == 'iter':  # the warm-up is no longer
             options.append(f'param_scheduler.0.end={min(cfg.param_scheduler[0].end, length + 1)}')
@@ -95,7 +98,7 @@ class Task:
             options.append('optim_wrapper.paramwise_cfg.layer_decay_rate=1')
         return Step(f'Train {self.model} {STARTS[start]}', [
             'tools/train.py', self.config, '--work-dir', self.work_dir(out, start), '--data-root',
-            out / 'data' / self.layout, '--pretrained', pretrained, '--resume',
+            data / self.layout, '--pretrained', pretrained, '--resume',
             '--cfg-options', *options], self.work_dir(out, start) / f'{unit}_{length or self.length}.pth')
 
     def results(self, out: Path, start: str) -> dict[str, float]:
@@ -197,10 +200,10 @@ def draw_scenes(titles: list[str], rows: list[tuple[np.ndarray, list[list[Shape]
     save_figure(figure, path)
 
 
-def draw_task(kind: str, out: Path, checkpoints: dict[str, Path]) -> Path:
+def draw_task(kind: str, data: Path, out: Path, checkpoints: dict[str, Path]) -> Path:
     """Draw what is true, and what both trainings of a task find; return the picture."""
     task, path = TASKS[kind], out / f'{kind}.png'
-    images, columns = zip(*load_truth(task.layout, out / 'data' / task.layout), strict=True)
+    images, columns = zip(*load_truth(task.layout, data / task.layout), strict=True)
     columns = [columns]
     for checkpoint in checkpoints.values():
         predict = DensePredictor(launch.load_config(argparse.Namespace(
@@ -224,11 +227,10 @@ def result_table(out: Path) -> list[list[str]]:
             ['difference', *(f'{cae[column] - scratch[column]:+.1f}' for column in scratch)]]
 
 
-def report(steps: Steps, table: list[list[str]], pictures: dict[str, Path]) -> None:
-    """Write ``report_dense.html``."""
-    out = steps.out
-    number = dict(labelled=LABELLED, scenes=count(out / 'data/scenes'),
-                  val=count(out / 'data/coco/val2017'))
+def report(steps: Steps, out: Path, table: list[list[str]], pictures: dict[str, Path]) -> None:
+    """Write ``report_dense.html`` to ``out``."""
+    data = steps.out / 'data'
+    number = dict(labelled=LABELLED, scenes=count(data / 'scenes'), val=count(data / 'coco/val2017'))
     draw_curves(
         {name: [task.work_dir(out, start) for task in TASKS.values()] for start, name in STARTS.items()},
         out / 'dense_curves.png', [name for task in TASKS.values() for name in task.metrics.values()])
@@ -251,20 +253,24 @@ def main() -> None:
                         metavar=('TOKENIZER', 'CAE'), help='images that the pre-trainings see')
     parser.add_argument('--length', type=POSITIVE, nargs=2, default=(None, None),
                         metavar=('EPOCHS', 'ITERATIONS'), help='of detection and of segmentation')
+    parser.add_argument('--seed', type=NATURAL, default=0, help='of all but the tokenizer; what another '
+                        'one than 0 gives is in a folder of its own, seed1 and so on')
     args = parser.parse_args()
     steps = Steps(args.out.resolve(), args.force)
+    data, out = steps.out / 'data', steps.out / f'seed{args.seed}' if args.seed else steps.out
     tokenizer = train_tokenizer(steps, None, args.views[0])
     pretrained = steps.run(train_step(
-        'Pre-train CAE on scenes', PRETRAIN, steps.out / 'pretrain_scenes', steps.out / 'data/scenes',
-        args.views[1], 32, (f'tokenizer={tokenizer}', SCALE)))
-    checkpoints = {kind: {start: steps.run(task.step(steps.out, start, pretrained, length))
+        'Pre-train CAE on scenes', PRETRAIN, out / 'pretrain_scenes', data / 'scenes', args.views[1], 32,
+        (f'tokenizer={tokenizer}', f'randomness.seed={args.seed}', SCALE)))
+    checkpoints = {kind: {start: steps.run(task.step(data, out, start, pretrained, length, args.seed))
                           for start in STARTS}
                    for (kind, task), length in zip(TASKS.items(), args.length, strict=True)}
-    table = result_table(steps.out)
-    report(steps, table, {kind: draw_task(kind, steps.out, found) for kind, found in checkpoints.items()})
+    table = result_table(out)
+    report(steps, out, table,
+           {kind: draw_task(kind, data, out, found) for kind, found in checkpoints.items()})
     print()
     print_table(table)
-    print(f'\n{steps.seconds():.0f} s of computing. Open {steps.out / "report_dense.html"}')
+    print(f'\n{steps.seconds():.0f} s of computing. Open {out / "report_dense.html"}')
 
 
 if __name__ == '__main__':

@@ -44,7 +44,8 @@ class Step:
         if self.result.exists() and not force:
             print(f'   already done: {self.result}')
             return
-        log, start, lines = logs / f'{self.result.parent.name}_{self.result.stem}.log', time.time(), []
+        name = '_'.join(self.result.relative_to(logs.parent).with_suffix('').parts)
+        log, start, lines = logs / f'{name}.log', time.time(), []
         command = [str(part) for part in self.command if not (force and part == '--resume')]
 
         def show(line):

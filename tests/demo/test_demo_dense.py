@@ -49,3 +49,12 @@ def test_from_end_to_end(tmp_path):
     assert again.returncode == 0, again.stdout + again.stderr
     assert again.stdout.count('already done') == 7
     assert sorted(tmp_path.glob('*/*/vis_data/scalars.json')) == logs
+
+
+def test_a_seed_has_its_own_trainings(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'demo')
+    from demo_dense import TASKS
+    for task in TASKS.values():
+        step = task.step(Path('data'), Path('out/seed7'), 'cae', Path('cae.pth'), None, 7)
+        assert 'randomness.seed=7' in step.command
+        assert step.result.is_relative_to('out/seed7')
