@@ -53,8 +53,8 @@ class TwoViewCrop(BaseTransform):
         ratio (tuple[float, float]): Width by height of the box.
         flip_prob (float): Probability of the horizontal flip.
         backend (str): 'pillow' is bit-exact with the official code; 'torch' applies the same
-            antialiased filters several times faster, and about one value in 200 differs, by one or
-            two levels of 255. Before PyTorch 2.13, which has no Lanczos filter, that one is Pillow's.
+            antialiased filters several times faster, and about one value in 40 differs, nearly always by
+            one or two levels of 255. Before PyTorch 2.13, which has no Lanczos filter, that is Pillow's.
 
     Raises:
         ValueError: For a filter or backend of another name.
