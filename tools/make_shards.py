@@ -14,6 +14,8 @@ def main() -> None:
     parser.add_argument('out', type=Path, help='folder for tar files and index')
     parser.add_argument('--short-side', type=POSITIVE, metavar='PIXELS', help='make images smaller whose '
                         'shorter side is longer; those of tar files are then packed anew')
+    parser.add_argument('--pixels', action='store_true', help='store images decoded, 3 bytes a pixel: read '
+                        'in less time, from several times the space')
     parser.add_argument('--shard-size', type=POSITIVE, default=1000, metavar='MB', help='images in a tar '
                         'file, in 10**6 bytes as they are in the source, default: 1000')
     parser.add_argument('--num-workers', type=NATURAL, default=os.cpu_count(),
@@ -22,7 +24,7 @@ def main() -> None:
 
     from cae_mm.datasets.pack import pack
     print('\n'.join(pack(args.source, args.out, args.short_side, args.shard_size * 10**6,
-                         args.num_workers)))
+                         args.num_workers, args.pixels)))
 
 
 if __name__ == '__main__':

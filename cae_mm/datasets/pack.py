@@ -27,16 +27,18 @@ QUALITY = 90  # of images that are made smaller
 PLAN, BAD, BEFORE = 'packing.json', 'bad_files.json', 'before'
 
 
-def pack(source: str, out: Path, short_side: int | None, shard_bytes: int, num_workers: int) -> list[str]:
+def pack(source: str, out: Path, short_side: int | None, shard_bytes: int, num_workers: int,
+         pixels: bool = False) -> list[str]:
     """Pack images into tar files with an index, going on where an earlier call ended.
 
     Args:
         source (str): folder of images, text file with their paths, or folder or URL of tar files, which are
-            only indexed, where they are, without ``short_side``.
+            only indexed, where they are, without ``short_side`` and ``pixels``.
         out (Path): folder for the result.
         short_side (int, optional): pixels; images whose shorter side is longer are made smaller.
         shard_bytes (int): bytes of images, as they are in ``source``, for a tar file.
         num_workers (int): processes.
+        pixels (bool): whether images are stored decoded, as PPM.
 
     Returns:
         list[str]: what was done, for the reader.
@@ -58,27 +60,28 @@ def pack(source: str, out: Path, short_side: int | None, shard_bytes: int, num_w
     sizes = np.array([os.path.getsize(path) if path.is_file() else 0 for path in paths], int)
     if not names:
         tars = sorted(name for name in Storage(source, out, 0).sizes() if name.endswith('.tar'))
-        target = out / BEFORE if short_side else out
+        target = out / BEFORE if short_side or pixels else out
         work = Shards(source if '://' in source else str(folder.resolve()), tars)
         number, *_ = write_index(work, target, num_workers)
-        if not short_side:
+        if target == out:
             return [f'{number:,} images in {len(tars)} tar files of {source}, whose index is in {out}']
         index = ShardIndex(target)
         read, names, sizes = index.read, index.names(), index.records['size'].astype(int)
         labels = None if index.classes else index.records['label'].tolist()
     ends = [*np.flatnonzero(np.diff(sizes.cumsum() // shard_bytes)) + 1, len(names)]
-    plan = '\n'.join([f'{short_side} {shard_bytes}', *map('{} {}'.format, names, sizes)])
+    options = f'{short_side} {shard_bytes}{" pixels" if pixels else ""}'
+    plan = '\n'.join([options, *map('{} {}'.format, names, sizes)])
     plan = hashlib.blake2b(plan.encode('utf-8', 'surrogateescape')).hexdigest().encode()
     if (out / PLAN).exists() and read_regular(out / PLAN) != plan:
         raise ValueError(f'{out} has shards of other images or options: remove it, or name another folder')
     write_atomically(plan, out / PLAN)
     tars = [f'shard-{number:06}.tar' for number in range(len(ends))]
     parts = [range(*part) for part in zip([0, *ends[:-1]], ends, strict=True)]
-    work = Shards(str(out.resolve()), tars, parts, names, sizes, read, labels, short_side)
+    work = Shards(str(out.resolve()), tars, parts, names, sizes, read, labels, short_side, pixels)
     number, packed, bad = write_index(work, out, num_workers)
     shutil.rmtree(out / BEFORE, ignore_errors=True)
     lines = [f'{number:,} images in {len(tars)} tar files: {packed:,} bytes, '
-             f'{1 - packed / sizes.sum():.1%} less than the {sizes.sum():,} of {source}']
+             f'{packed / sizes.sum():.1%} of the {sizes.sum():,} of {source}']
     if bad:
         write_atomically(printable(json.dumps(bad, indent=1, ensure_ascii=False)).encode(), out / BAD)
         first = named(f'{name} ({why})' for name, why in bad.items())
@@ -98,14 +101,14 @@ class Shards(Dataset):
         folder (str): path or URL of the tar files.
         tars (list[str]): their names.
         parts (list[range], optional): the numbers of the images to pack into each.
-        names, sizes, read, labels, short_side: of all images; see :func:`pack`.
+        names, sizes, read, labels, short_side, pixels: of all images; see :func:`pack`.
     """
 
     def __init__(self, folder, tars, parts=None, names=(), sizes=(), read=None, labels=None,
-                 short_side=None):
+                 short_side=None, pixels=False):
         self.folder, self.tars, self.parts = folder, tars, parts or [()] * len(tars)
         self.names, self.sizes, self.read = names, sizes, read
-        self.labels, self.short_side = labels, short_side
+        self.labels, self.short_side, self.pixels = labels, short_side, pixels
 
     def __len__(self):
         return len(self.tars)
@@ -138,10 +141,11 @@ class Shards(Dataset):
         except Exception as error:  # decoders raise nearly every type on a damaged file
             return b'', explain(error, content)
         scale = (self.short_side or np.inf) / min(pixels.shape[:2])
-        if scale < 1:
+        if scale < 1 or self.pixels:
             image, buffer = Image.fromarray(pixels), io.BytesIO()
-            image = image.resize([round(side * scale) for side in image.size], Image.Resampling.LANCZOS)
-            image.save(buffer, 'JPEG', quality=QUALITY)
+            if scale < 1:
+                image = image.resize([round(side * scale) for side in image.size], Image.Resampling.LANCZOS)
+            image.save(buffer, 'PPM' if self.pixels else 'JPEG', quality=QUALITY)
             content = buffer.getvalue()
         return content, ''
 

@@ -228,11 +228,22 @@ def test_smaller_images_from_a_list(packed, tmp_path):
     (folder / 'list.txt').write_text('\n'.join(names) + '\n')
     lines = pack(str(folder / 'list.txt'), tmp_path / 'small', 10, 10**6, 0)
     index = ShardIndex(tmp_path / 'small')
-    assert index.names() == names[:2] and '% less' in lines[0]
+    assert index.names() == names[:2] and '% of the' in lines[0]
     assert 'missing.png (FileNotFoundError' in lines[1]
     with fsspec.open(f'{tmp_path}/small/{index.tars[0]}') as file, tarfile.open(fileobj=file) as tar:
         assert tar.getnames() == names[:2]
     assert Image.open(io.BytesIO(index.read(0, 10**6))).size == (10, 12)
+
+
+def test_decoded_images_give_the_same_samples(packed, config, tmp_path):
+    folder, shards = packed
+    for number, source in enumerate((folder, shards)):
+        place = tmp_path / f'pixels{number}'
+        pack(str(source), place, None, 15_000, 0, pixels=True)
+        assert ShardIndex(place).read(7, 10**6).startswith(b'P6\n20 24\n255\n')
+        equal(batches(sharded(config, place)), batches(ReproducibleDataset(config(folder))))
+    with pytest.raises(ValueError, match='shards of other images or options'):
+        pack(str(folder), tmp_path / 'pixels0', None, 15_000, 0)
 
 
 def test_tar_files_of_others(packed, tmp_path):

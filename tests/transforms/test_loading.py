@@ -239,3 +239,15 @@ def test_decoders_give_the_same_pixels(tmp_path, monkeypatch, hidden, module):
     damaged = {'img_path': str(tmp_path / 'damaged.jpg')}
     (tmp_path / 'damaged.jpg').write_bytes(path.read_bytes()[:-200])
     assert LoadRGBImage()(damaged) is None and 'truncated' in damaged['load_error']
+
+
+@pytest.mark.parametrize('head, depth', [
+    (b'P6 40 24 255\n', 1), (b'P6\n# a comment\n40 24\n255\n', 1), (b'P6 40 24 65535\n', 2),
+    (b'P6 40 24 100\n', 1), (b'P5 120 24 255\n', 1)])
+def test_stored_pixels_are_those_of_pillow(tmp_path, head, depth):
+    path, noise = tmp_path / 'x.ppm', np.random.default_rng(0).integers(0, 100, 24 * 120 * depth, np.uint8)
+    path.write_bytes(head + noise.tobytes() + b'more')
+    image = load(path)['img']
+    assert np.array_equal(image, Image.open(path).convert('RGB')) and image.flags.writeable
+    path.write_bytes(head + noise.tobytes()[:-1])
+    assert load(path) is None
