@@ -96,6 +96,13 @@ def test_traced_encoder(make):
     close(torch.jit.trace(ours, batch)(batch)[0], ours(batch)[0], 2e-6)
 
 
+def test_traced_at_another_size_than_that_of_its_positions(make):
+    """As mmdet's get_flops.py does."""
+    ours = make('encoder', pos_mode='resize', out_type='raw').requires_grad_(False)
+    batch = images(2, 48, 24)
+    close(torch.jit.trace(ours, batch)(batch)[0], ours(batch)[0], 2e-6)
+
+
 @pytest.mark.parametrize('kind', ['pre-training', 'classifier', 'relative'])
 def test_folder_for_timm_and_transformers(saved, tmp_path, kind):
     ours, path = saved(kind)
