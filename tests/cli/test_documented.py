@@ -253,6 +253,20 @@ def test_commands_run(tool, words, here, call_tool, run_tool, monkeypatch):
         assert Path(words[words.index('--out') + 1]).exists()
 
 
+def test_at_384_pixels_after_224(here, call_tool):
+    name = 'finetune_cae_vitb_384_30e'
+    write_checkpoint('work_dirs/finetune_cae_vitb_100e/epoch_100.pth')
+    write_toy_config(f'configs/cls/{name}.py')
+    for tool, words in commands(['docs/classification.md']):
+        if '384' in ' '.join(words):
+            tool, words = alone(tool, words)
+            call_tool(tool, *words)
+    [trained] = here.glob(f'work_dirs/{name}/epoch_*.pth')
+    state = torch.load(trained)['state_dict']
+    [(rows, _), *others] = [value.shape for key, value in state.items() if key.endswith('bias_table')]
+    assert rows == 47 ** 2 + 3 and len(others) == 3 and state['backbone.pos_embed'].shape[1] == 1 + 24 ** 2
+
+
 def test_checkpoints_are_called_as_the_trainings_end():
     ends = {}
     runs = [(Config.fromfile(ROOT / path), f'work_dirs/{path.stem}') for path in CONFIGS]
