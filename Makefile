@@ -48,7 +48,7 @@ demo-dense: $(ENV)/installed
 benchmark: $(ENV)/installed
 	OMP_NUM_THREADS=$(CORES) $(RUN) demo/benchmark.py $(if $(OUT),--out="$$OUT")
 
-test: $(ENV)/installed
+test: $(ENV)/logs
 	$(ENV)/bin/ruff check .
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist worksteal
 
@@ -79,6 +79,11 @@ $(ENV)/installed: setup.cfg constraints.txt
 	$(PIP) install -q --no-cache-dir --no-deps $(MMCV)
 	grep -v ^torch constraints.txt > $(ENV)/constraints.txt
 	$(PIP) install -q -c $(ENV)/constraints.txt -e '.[dev,det,seg]'
+	touch $@
+
+# What only the tests of --log need.
+$(ENV)/logs: $(ENV)/installed
+	$(PIP) install -q -c $(ENV)/constraints.txt -e '.[log]'
 	touch $@
 
 # With CUDA where PyTorch has it and nvcc is there, a GPU or not; FORCE_CUDA=0 where none is wanted.

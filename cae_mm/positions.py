@@ -99,7 +99,7 @@ def resize_positions(table: Tensor, old: tuple[int, int], new: tuple[int, int]) 
         Tensor: (1, 1 + h * w, C).
     """
     return _interpolated(table, old, 'bicubic', scale_factor=tuple(
-        (side + 0.1) / size for side, size in zip(new, old, strict=True)))
+        float((side + 0.1) / size) for side, size in zip(new, old, strict=True)))  # tracing has tensors
 
 
 def _interpolated(table: Tensor, old: tuple[int, int], mode: str, **how) -> Tensor:

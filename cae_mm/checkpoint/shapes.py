@@ -4,7 +4,7 @@ from collections import defaultdict
 
 from torch import Tensor
 
-from cae_mm.checkpoint.names import some, theirs_to_ours
+from cae_mm.checkpoint.names import some, take_timm, theirs_to_ours
 from cae_mm.checkpoint.tables import TABLE, tables_of
 from cae_mm.positions import grid_of, window_rows, window_text
 
@@ -76,7 +76,8 @@ def check_encoder(ours: dict[str, Tensor], final_norm: bool = True) -> None:
         hidden, inputs = ours[block + 'mlp.fc1.weight'].shape[0], ours[block + 'mlp.fc2.weight'].shape[1]
         if hidden != inputs:
             raise ValueError(f'{block}mlp.fc1 has {hidden} outputs and fc2 {inputs} inputs: a gated MLP '
-                             '(SwiGLU), which ours is not')
+                             "(SwiGLU), as EVA-02 and DINOv2's giant have, which ours is not. "
+                             f"{take_timm('eva02')}, or '*dinov2*'")
 
 
 def check_beside(ours: dict[str, Tensor]) -> None:

@@ -4,6 +4,7 @@ from math import isqrt
 from mmpretrain.models.backbones.beit import RelativePositionBias
 from torch import Tensor
 
+from cae_mm.checkpoint.names import take_timm
 from cae_mm.positions import (
     grid_of,
     recomputed,
@@ -24,7 +25,8 @@ def check_class_row(table: Tensor) -> None:
     rows = table.shape[1]
     if isqrt(rows) ** 2 == rows and isqrt(rows - 1) ** 2 != rows - 1 and sincos_grid(table) is None:
         raise ValueError(f'the position table has {rows} rows, {isqrt(rows)}x{isqrt(rows)} patches and '
-                         "none for the class token (timm's no_embed_class): ours has one")
+                         "none for the class token (timm's no_embed_class): ours has one. "
+                         f"{take_timm('deit3')}, or '*siglip*'")
 
 
 def tables_of(ours: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -163,6 +163,10 @@ class ReproducibleDataset(Dataset):
         seed_sample(int(self._seed), epoch, index)
         return self.dataset[index]
 
+    def __iter__(self):
+        """The samples of epoch 0; Python would go on for ever, since every index is one of some epoch."""
+        return map(self.__getitem__, range(len(self)))
+
     def _report(self, error):
         self._bad[error.number] = 1
         self.check_bad_files()

@@ -10,6 +10,7 @@ import transformers
 from huggingface_hub import constants
 from mmengine.config import Config
 from PIL import Image
+from safetensors.torch import load_file
 from timm.data import create_transform, resolve_model_data_config
 
 import cae_mm
@@ -96,6 +97,13 @@ def test_traced_encoder(make):
     close(torch.jit.trace(ours, batch)(batch)[0], ours(batch)[0], 2e-6)
 
 
+def test_traced_at_another_size_than_that_of_its_positions(make):
+    """As mmdet's get_flops.py does."""
+    ours = make('encoder', pos_mode='resize', out_type='raw').requires_grad_(False)
+    batch = images(2, 48, 24)
+    close(torch.jit.trace(ours, batch)(batch)[0], ours(batch)[0], 2e-6)
+
+
 @pytest.mark.parametrize('kind', ['pre-training', 'classifier', 'relative'])
 def test_folder_for_timm_and_transformers(saved, tmp_path, kind):
     ours, path = saved(kind)
@@ -109,7 +117,8 @@ def test_folder_for_timm_and_transformers(saved, tmp_path, kind):
         close(theirs(batch), tokens[:, 0])
         close(wrapped(batch).last_hidden_state, tokens)
     else:
-        close(theirs(batch), ours(batch))
+        for one in (batch, images(3)):
+            close(theirs(one), ours(one))
         close(wrapped(batch).pooler_output, ours.backbone(batch)[-1])
         with_head = transformers.AutoModelForImageClassification.from_pretrained(out).eval()
         close(with_head(batch).logits, ours(batch))
@@ -133,7 +142,8 @@ def test_folder_for_transformers_own_beit(saved, tmp_path, kind):
     whole = transformers.AutoModel.from_pretrained(out).eval()
     assert type(whole).__name__ == 'BeitModel'
     if kind == 'pre-training':
-        close(whole(batch).last_hidden_state, ours.backbone.encode(batch))
+        for one in (batch, images(3)):
+            close(whole(one).last_hidden_state, ours.backbone.encode(one))
     else:
         close(whole(batch).pooler_output, ours.backbone(batch)[-1])
         with_head = transformers.AutoModelForImageClassification.from_pretrained(out).eval()
@@ -199,6 +209,8 @@ def test_there_and_back(saved, make, tmp_path, to, monkeypatch):
     close(back(images())[0], ours.backbone.encode(images()))
     assert back.trained_with['mean'] == PIXELS['mean']
     if to == 'safetensors':
+        arrays = load_file(out)
+        assert all(value.equal(arrays[name]) for name, value in ours.state_dict().items())
         return
     # The same folder on the Hub, that is, in the cache of what was downloaded from there.
     repository = tmp_path / 'hub/models--me--vit'

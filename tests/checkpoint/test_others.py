@@ -1,5 +1,6 @@
 """Other vision transformers are refused with what reads them."""
 import pytest
+import timm
 import torch
 
 from cae_mm.checkpoint.convert import convert
@@ -44,3 +45,15 @@ def test_refused(model, names, tmp_path):
 def test_unknown_ones_too(names):
     with pytest.raises(ValueError, match='TimmViT .*--backbone timm:NAME'):
         convert({name: torch.zeros(1) for name in names})
+
+
+@pytest.mark.parametrize('name, whose', [
+    ('vit_small_patch14_reg4_dinov2', 'DINOv2'), ('vit_small_patch16_dinov3', 'DINOv3'),
+    ('vit_base_patch16_siglip_224', 'SigLIP'), ('vit_base_patch16_siglip_gap_224', 'siglip'),
+    ('samvit_base_patch16', 'SAM'), ('vit_base_patch16_clip_224', 'CLIP'),
+    ('eva02_tiny_patch14_224', 'EVA-02'), ('eva02_base_patch16_clip_224', 'EVA-02'),
+    ('vit_giant_patch14_dinov2', "DINOv2's giant"), ('deit3_small_patch16_224', 'deit3')])
+def test_models_of_timm(name, whose):
+    model = timm.create_model(name, embed_dim=24, depth=1, num_heads=2)
+    with pytest.raises(ValueError, match=f'(?s)(?=.*{whose})(?=.*TimmViT .*--backbone timm:NAME)'):
+        convert(model.state_dict())

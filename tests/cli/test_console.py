@@ -59,9 +59,12 @@ def test_configs(call):
     assert call('configs')[1].count('\n') > 60 > 10 > call('configs', 'seg/')[1].count('\n')
 
 
-def test_a_tool_has_its_options_and_the_name_of_its_command(call):
-    code, text, _ = call('knn', '--help')
-    assert code == 0 and text.startswith('usage: cae-mm knn [-h] ') and '--linear-probe' in text
+@pytest.mark.parametrize('name, option', [
+    ('train', '--pretrained'), ('test', '--out'), ('knn', '--linear-probe'), ('convert', '--to'),
+    ('benchmark', '--models'), ('export', '--out-indices')])
+def test_a_tool_has_its_options_and_the_name_of_its_command(name, option, call):
+    code, text, _ = call(name, '--help')
+    assert code == 0 and text.startswith(f'usage: cae-mm {name} [-h] ') and option in text
 
 
 def test_a_tool_finds_our_configs(call):

@@ -1,4 +1,4 @@
-"""The commands in README, docs and configs: each fits its config, and one of each tool and kind runs."""
+"""The commands in README, docs and configs fit their configs; the tutorials, and one of each kind, run."""
 import argparse
 import json
 import re
@@ -29,6 +29,7 @@ from .conftest import ROOT
 CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / 'configs').glob('[!_]*/**/*.py')
                  if path.parent.name != 'benchmark')
 PAGES = ['README.md', *(f'docs/{path.name}' for path in sorted((ROOT / 'docs').glob('*.md')))]
+TUTORIALS = ['docs/start.md', *(page for page in PAGES if page.startswith('docs/tutorial_'))]
 # What stands for the reader's own in the pages, and what it is here: DIR has every layout of data.
 PLACEHOLDERS = {
     'COCO': 'DIR', 'ADE': 'DIR', 'MY_IMAGES': 'DIR/train/cat',
@@ -48,7 +49,7 @@ SHORT = {
             'param_scheduler.warmup_epochs': 0},
     'det': {'classes': demo.CLASSES, 'train_scales': [(96, 64)], 'crop_scales': [(128, 90)],
             'crop_size': (50, 80), 'test_scale': (96, 64), 'train_cfg.max_epochs': 1},
-    'seg': {'classes': ['background', *demo.CLASSES], 'crop_size': (64, 64), 'test_scale': (64, 64),
+    'seg': {'classes': ['background', *demo.CLASSES], 'crop_size': (64, 64), 'test_scale': (96, 64),
             'train_cfg.max_iters': 2, 'param_scheduler.0.end': 3, 'train_cfg.val_interval': 2,
             'default_hooks.checkpoint.interval': 2}}
 
@@ -227,13 +228,17 @@ def write_checkpoint(path):
     torch.save(dict(state_dict=model.state_dict(), meta=dict(meta, cae_mm=facts_of(model))), path)
 
 
-@pytest.mark.parametrize('tool, words', first_of_each_kind(), ids=name_of)
-def test_a_command_of_each_kind_runs(tool, words, here, call_tool, run_tool, monkeypatch):
+@pytest.mark.parametrize('tool, words', dict.fromkeys([*first_of_each_kind(), *commands(TUTORIALS)]),
+                         ids=name_of)
+def test_commands_run(tool, words, here, call_tool, run_tool, monkeypatch):
     monkeypatch.setitem(vit.ARCHITECTURES, 'base', tuple(toy.ARCH.values()))  # of models by name
-    words = [re.sub(r'^(train_cfg\.\w+)=\d+', r'\1=2', word) for word in words]
+    long = r'^(train_cfg\.\w+|batch_size|param_scheduler\.0\.end)=\d+'
+    words = [re.sub(long, r'\1=2', word) for word in words]
     for word in words:
         if word.startswith('configs/'):
             write_toy_config(word)
+            if (tokenizer := Config.fromfile(word).get('tokenizer', '')).startswith('work_dirs/'):
+                write_checkpoint(tokenizer)
     for path in re.findall(r'(?:CKPT|\w+/\S+\.pth)\b', ' '.join(words)):
         write_checkpoint(path)
     if (tool, Path(words[0]).parent.name) == ('dist_test.sh', 'det'):  # other tests start dist_train.sh
@@ -246,6 +251,20 @@ def test_a_command_of_each_kind_runs(tool, words, here, call_tool, run_tool, mon
         assert list(here.glob('work_dirs/*/last_checkpoint'))
     if '--out' in words:
         assert Path(words[words.index('--out') + 1]).exists()
+
+
+def test_at_384_pixels_after_224(here, call_tool):
+    name = 'finetune_cae_vitb_384_30e'
+    write_checkpoint('work_dirs/finetune_cae_vitb_100e/epoch_100.pth')
+    write_toy_config(f'configs/cls/{name}.py')
+    for tool, words in commands(['docs/classification.md']):
+        if '384' in ' '.join(words):
+            tool, words = alone(tool, words)
+            call_tool(tool, *words)
+    [trained] = here.glob(f'work_dirs/{name}/epoch_*.pth')
+    state = torch.load(trained)['state_dict']
+    [(rows, _), *others] = [value.shape for key, value in state.items() if key.endswith('bias_table')]
+    assert rows == 47 ** 2 + 3 and len(others) == 3 and state['backbone.pos_embed'].shape[1] == 1 + 24 ** 2
 
 
 def test_checkpoints_are_called_as_the_trainings_end():

@@ -1,18 +1,11 @@
 """Detection and segmentation through the same tools: several processes, checkpoints, resuming."""
-import argparse
-import importlib
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from mmengine.registry import MODELS, DefaultScope
-from options import add_config_options
 
 from cae_mm.checkpoint.files import read_checkpoint
-from cae_mm.engine import launch
 
 
 def test_two_processes_on_cpu(dense, run_tool, call_tool, tmp_path):
@@ -39,25 +32,6 @@ def test_two_processes_on_cpu(dense, run_tool, call_tool, tmp_path):
               more[checkpoint.name], *(f'val_{part}=None' for part in (
                   'dataloader', 'evaluator', 'cfg')))
     assert (work / 'last_checkpoint').read_text().endswith(('epoch_3.pth', 'iter_6.pth'))
-
-
-def test_their_own_tools_draw(dense, tmp_path, monkeypatch):
-    """mmdet's and mmseg's test.py take our configs, and their --show-dir."""
-    config, options, _ = dense
-    parser = argparse.ArgumentParser()
-    add_config_options(parser)
-    cfg = launch.load_config(parser.parse_args([str(config), *map(str, options)]))
-    content = {key: value for key, value in cfg.to_dict().items() if key != 'changes'}
-    (tmp_path / 'fitted.py').write_text('\n'.join(f'{key} = {value!r}' for key, value in content.items()))
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), tmp_path / 'model.pth')
-    library = importlib.import_module(cfg.default_scope)
-    monkeypatch.setenv('LOCAL_RANK', '0')
-    monkeypatch.setattr(sys, 'argv', ['test.py', 'fitted.py', 'model.pth', '--work-dir', 'work',
-                                      '--show-dir', 'drawn'])
-    monkeypatch.chdir(tmp_path)
-    runpy.run_path(str(Path(library.__file__).parent / '.mim/tools/test.py'))['main']()
-    assert len([*tmp_path.rglob('drawn/**/*.jpg'), *tmp_path.rglob('drawn/**/*.png')]) >= 4
 
 
 @pytest.mark.parametrize('dense', ['det'], indirect=True)

@@ -47,6 +47,12 @@ def test_seed_epoch_and_index_matter(image_folder, config):
         assert not torch.equal(sample['images'], changed['inputs']['images'])
 
 
+def test_it_has_an_end(image_folder, config):
+    dataset = ReproducibleDataset(config(image_folder(4)))
+    got = [sample['inputs'] for sample in dataset]
+    assert len(got) == 4 and all(map(equal, got, (dataset[i]['inputs'] for i in range(4))))
+
+
 def test_pickles(image_folder, config):
     dataset = ReproducibleDataset(config(image_folder(4)))
     assert equal(pickle.loads(pickle.dumps(dataset))[1]['inputs'], dataset[1]['inputs'])

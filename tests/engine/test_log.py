@@ -36,7 +36,9 @@ def mlflow(folder):
 def wandb(folder):
     [run] = folder.glob('wandb/offline-run-*')
     assert len([*run.glob('files/media/images/*.png')]) == 1
-    return None  # in a format of its own
+    [record] = run.glob('*.wandb')
+    assert b'loss_line' in record.read_bytes()
+    return None  # the numbers have a format of its own
 
 
 @pytest.mark.parametrize('read', [tensorboard, wandb, mlflow])
