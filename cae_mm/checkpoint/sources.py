@@ -25,8 +25,8 @@ def fetch(checkpoint: str | Path | None, sha256: str | None = None) -> Path:
 
     Args:
         checkpoint (str | Path, optional): a path, which of a folder is that of its ``model.safetensors``,
-            but of one with parts its own; 'hf-hub:OWNER/MODEL', or that with '@REVISION'; or a URL. Each may
-            end with ``#sha256=DIGEST``.
+            but of one with parts its own; 'hf-hub:OWNER/MODEL', or that with '@REVISION'; or a URL. Each
+            may end with ``#sha256=DIGEST``.
         sha256 (str, optional): the whole hexadecimal digest the file must have.
 
     Raises:

@@ -122,7 +122,7 @@ class SafeCheckpointHook(CheckpointHook):
                 str(folder))
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Refuse to save weights that are not finite; take those in parts out, and ``seal`` what is left."""
+        """Refuse to save weights that are not finite; take those in parts out, ``seal`` what is left."""
         weights = {name: weight.to_local() if isinstance(weight, DTensor) else weight
                    for name, weight in checkpoint['state_dict'].items() if torch.is_tensor(weight)}
         wrong = next((name for name, weight in weights.items() if not torch.isfinite(weight).all()), None)
