@@ -73,6 +73,31 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def replace_folder(temporary: Path, path: Path) -> None:
+    """Give a folder that is written its name, upon which a former one of this name is removed."""
+    sync_directory(temporary)
+    outdated = _set_aside(path) if path.exists() else None
+    os.replace(temporary, path)
+    sync_directory(path.parent)
+    if outdated:
+        shutil.rmtree(outdated, ignore_errors=True)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder, of which a kill leaves nothing that has its name."""
+    if path.is_dir():
+        shutil.rmtree(_set_aside(path))
+    else:
+        path.unlink()
+
+
+def _set_aside(path: Path) -> Path:
+    outdated = path.with_name(f'{path.name}{TEMPORARY}outdated')
+    shutil.rmtree(outdated, ignore_errors=True)
+    os.replace(path, outdated)
+    return outdated
+
+
 def sync_directory(path: Path) -> None:
     """Put the names in a directory on the disk, where its file system can do that."""
     with suppress(PermissionError):  # one without leave to list it, and any on Windows

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 from datetime import timedelta
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
@@ -120,8 +121,8 @@ def small_disk():
 def on_ranks(tmp_path):
     """A function that calls another one on n ranks, forked processes of a gloo group.
 
-    It gives the results, or the exceptions, in the order of the ranks. A rank that waits in vain has the
-    exception of a time-out.
+    It gives the results, or the exceptions, in the order of the ranks; of one that was killed the negative
+    signal. A rank that waits in vain has the exception of a time-out.
     """
     context, runs = multiprocessing.get_context('fork'), []
 
@@ -146,8 +147,11 @@ def on_ranks(tmp_path):
         for process in processes:
             process.start()
         try:
-            assert all(pipe.poll(100) for pipe in ours), 'a rank did not come to an end'
-            results = [pipe.recv() for pipe in ours]
+            ranks = [*zip(ours, processes, strict=True)]
+            assert all(wait([pipe, process.sentinel], 100) for pipe, process in ranks), (
+                'a rank did not come to an end')
+            results = [pipe.recv() if pipe.poll() else process.join() or process.exitcode
+                       for pipe, process in ranks]
             for pipe in ours:
                 pipe.send(None)
         finally:

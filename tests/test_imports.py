@@ -21,7 +21,7 @@ FLOORS = (
     ('engine', 'checkpoint'),
     ('models', 'datasets'),
     ('transforms',),
-    ('configs', 'positions', 'disk', 'ops', 'seal', 'dependencies'),
+    ('configs', 'positions', 'disk', 'ops', 'seal', 'parts', 'dependencies'),
     ('atomic',),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

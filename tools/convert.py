@@ -8,7 +8,7 @@ LAYOUTS = 'cae_mm', 'official', 'timm', 'mmpretrain', 'mmpretrain-vit', 'transfo
 def main() -> None:
     """Translate as the command line says."""
     parser = Parser(description=__doc__)
-    parser.add_argument('checkpoint', help='checkpoint to read, .pth or .safetensors')
+    parser.add_argument('checkpoint', help='checkpoint to read, .pth, .safetensors, or a folder of parts')
     parser.add_argument('out', type=new_file('.pth', '.pt', '.safetensors'),
                         help='file to write, .pth or .safetensors')
     parser.add_argument('--from', dest='source', choices=LAYOUTS, help='found out by default')

@@ -20,7 +20,7 @@ def parse_args(args=None) -> argparse.Namespace:
 def main() -> None:
     """Test as the command line says."""
     args = parse_args()
-    if not Path(args.checkpoint).is_file():
+    if not Path(args.checkpoint).exists():
         raise FileNotFoundError(f'there is no checkpoint {args.checkpoint}')
 
     import mmengine

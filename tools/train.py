@@ -45,7 +45,7 @@ def merge_args(cfg, args) -> None:
     if args.resume == 'auto':
         cfg.resume = 'auto'
     elif args.resume is not None:
-        if not Path(args.resume).is_file():
+        if not Path(args.resume).exists():
             raise FileNotFoundError(f'--resume {args.resume}: there is no such checkpoint')
         cfg.resume, cfg.load_from = True, args.resume
     if args.amp is not None:

@@ -8,6 +8,7 @@ import torch
 from cae_mm.engine.backbones import TIMM
 from cae_mm.models.timm_vit import TimmViT
 from cae_mm.models.vit import ENCODERS
+from cae_mm.parts import in_parts
 
 HOW = ('write LABEL=FILE for a checkpoint of the suite\'s own encoder, LABEL=cae_vits:FILE for another of '
        'cae_mm.list_models(), or LABEL=timm:NAME:FILE; "none" in place of FILE starts from random weights')
@@ -49,6 +50,9 @@ def parse_model(text: str) -> Model:
         encoder, weights = None, what
     if not weights:
         raise ValueError(f'--models {text} names no weights: {HOW}')
+    if in_parts(weights):
+        raise ValueError(f'--models {text}: {weights} is a folder of parts, make a file of it: '
+                         f'python tools/convert.py {weights} OUT.pth')
     if weights != 'none' and not Path(weights).is_file():
         raise FileNotFoundError(f'--models {text}: there is no file {weights}; {HOW}')
     # Commands run in the root of the repository.

@@ -23,14 +23,14 @@ SAFETENSORS = dict(F64='float64', F32='float32', F16='float16', BF16='bfloat16',
                    F8_E5M2='float8_e5m2')
 
 
-def describe(path: str | Path) -> Any:
-    """The content of a checkpoint file with a ``Stored``, not yet read, for each tensor.
+def describe(path: str | Path | BinaryIO) -> Any:
+    """The content of a checkpoint file or of an open one, with a ``Stored``, not yet read, for each tensor.
 
     An OSError where it cannot be read; a ValueError where it asks for code, is damaged or claims too much.
     """
-    file = open(path, 'rb')
-    zipped = file.read(4) == b'PK\3\4'
-    kind = _Safetensors if Path(path).suffix == '.safetensors' else _Zip if zipped else _Legacy
+    file = open(path, 'rb') if isinstance(path, (str, Path)) else path
+    zipped, suffix = file.read(4) == b'PK\3\4', Path(getattr(file, 'name', '')).suffix
+    kind = _Safetensors if suffix == '.safetensors' else _Zip if zipped else _Legacy
     return kind(file).content
 
 
@@ -38,7 +38,7 @@ class _Reader:
     """Describes a file, and reads its storages once, when one of their tensors is asked for."""
 
     def __init__(self, file: BinaryIO):
-        self.file, self.size, self.numbers = file, os.fstat(file.fileno()).st_size, {}
+        self.file, self.size, self.numbers = file, file.seek(0, os.SEEK_END), {}
         weakref.finalize(self, file.close)
         self.content = self.describe()
 

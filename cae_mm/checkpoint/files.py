@@ -9,11 +9,14 @@ from typing import Any
 import safetensors.torch
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from cae_mm.atomic import write_atomically
 from cae_mm.checkpoint.containers import describe
 from cae_mm.checkpoint.facts import KEY
 from cae_mm.checkpoint.inert import Stored
+from cae_mm.checkpoint.parts import describe_parts
+from cae_mm.parts import in_parts
 from cae_mm.seal import CHECKSUMS, check_seal, seal
 
 # Keys under which checkpoints hold their state dict: mmengine, the official code and MAE, DeepSpeed.
@@ -27,11 +30,16 @@ class FileError(ValueError):
     """A file that is refused; says which and why."""
 
 
-def read_checkpoint(path: str | Path) -> dict:
-    """Read a checkpoint file, ``.safetensors`` or torch's, without executing anything in it.
+def read_checkpoint(path: str | Path, device: str | torch.device | None = None) -> dict:
+    """Read a checkpoint, ``.safetensors``, torch's or a folder of parts, without executing anything in it.
 
     A pickled module becomes its state dict, a command line and the history of a log become dicts. Checksums
     are compared, those of the file and those of ``seal``.
+
+    Args:
+        path (str | Path): the file, or the folder.
+        device (str | torch.device, optional): where each tensor goes, but for those of the log's history.
+            'meta': all are read and compared, and none is kept.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -42,7 +50,7 @@ def read_checkpoint(path: str | Path) -> dict:
     bare = not any(isinstance(content.get(key), dict) for key in STATE_DICTS)
     for key, value in content.items():
         weights = key in (*STATE_DICTS, 'ema_state_dict') or bare and isinstance(value, Stored)
-        content[key] = _built(path, value, str(key), weights)
+        content[key] = _built(path, value, str(key), weights, None if key == 'message_hub' else device)
     return content
 
 
@@ -80,10 +88,10 @@ class Weights(Mapping):
 
 
 def _described(path: str | Path) -> Any:
-    if not Path(path).is_file():
+    if not (in_parts(path) or Path(path).is_file()):
         raise FileNotFoundError(f'there is no checkpoint at {path}')
     try:
-        content = describe(path)
+        content = describe_parts(Path(path)) if in_parts(path) else describe(path)
         if Path(path).suffix == '.safetensors':
             header = content.pop('header')
             content['meta'] = {key: json.loads(header[key]) for key in (KEY, CHECKSUMS) if key in header}
@@ -113,23 +121,26 @@ def _weight(path: str | Path, name: str, stored: Stored) -> Tensor:
         raise FileError(f'{path}: {name} is of {stored.dtype}, and weights are floating point numbers of '
                         '16, 32 or 64 bits')
     weight = _read(path, name, stored)
-    if floating and weight.numel() and not torch.isfinite(torch.stack(torch.aminmax(weight))).all():
+    part = weight.to_local() if isinstance(weight, DTensor) else weight
+    if floating and part.numel() and not torch.isfinite(torch.stack(torch.aminmax(part))).all():
         raise FileError(f'{path}: {name} is not finite: take one from before the training diverged')
     return weight
 
 
-def _built(path: str | Path, value: Any, name: str = '', weights: bool = False) -> Any:
+def _built(path: str | Path, value: Any, name: str = '', weights: bool = False, device=None) -> Any:
     """What was described with its tensors read."""
     if isinstance(value, Stored):
-        return (_weight if weights else _read)(path, name, value)
+        tensor = (_weight if weights else _read)(path, name, value)
+        return tensor if device is None else tensor.to(device)
     if isinstance(value, dict):
-        result = type(value)({key: _built(path, item, f'{name}.{key}', weights)
+        result = type(value)({key: _built(path, item, f'{name}.{key}', weights, device)
                               for key, item in value.items()})
         if hasattr(value, '_metadata'):
             result._metadata = value._metadata
         return result
     if isinstance(value, (list, tuple)):
-        return type(value)(_built(path, item, f'{name}.{i}', weights) for i, item in enumerate(value))
+        return type(value)(_built(path, item, f'{name}.{i}', weights, device)
+                           for i, item in enumerate(value))
     return value
 
 

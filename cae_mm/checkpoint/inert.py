@@ -1,4 +1,5 @@
 """What a pickle may name, and what stands for it: no class, function or object of that name."""
+import operator
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable
@@ -101,6 +102,7 @@ def _tensor(storage, offset, size, stride, requires_grad=False, hooks=None, meta
 
 def row_major(name: str, dtype: torch.dtype, shape: list[int], reader: Callable) -> Stored:
     """A tensor that is all of a storage, in the usual order."""
+    shape = [*map(operator.index, shape)]  # a product of other things may have gigabytes
     stride = [prod(shape[i + 1:]) for i in range(len(shape))]
     stored = _tensor(Storage(name, dtype, prod(shape)), 0, shape, stride)
     stored.reader = reader

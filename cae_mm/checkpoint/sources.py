@@ -12,9 +12,9 @@ from mmengine.fileio import PickleHandler, register_handler
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
-from mmengine.utils import apply_to
 
 from cae_mm.checkpoint.files import FileError, read_checkpoint
+from cae_mm.parts import in_parts
 from cae_mm.seal import HISTORY
 
 HUB, WEIGHTS = 'hf-hub:', 'model.safetensors'
@@ -24,8 +24,9 @@ def fetch(checkpoint: str | Path | None, sha256: str | None = None) -> Path:
     """The local file of a path, URL or model of the Hugging Face Hub; downloads are cached.
 
     Args:
-        checkpoint (str | Path, optional): a path, which of a folder is that of its ``model.safetensors``;
-            'hf-hub:OWNER/MODEL', or that with '@REVISION'; or a URL. Each may end with ``#sha256=DIGEST``.
+        checkpoint (str | Path, optional): a path, which of a folder is that of its ``model.safetensors``,
+            but of one with parts its own; 'hf-hub:OWNER/MODEL', or that with '@REVISION'; or a URL. Each
+            may end with ``#sha256=DIGEST``.
         sha256 (str, optional): the whole hexadecimal digest the file must have.
 
     Raises:
@@ -59,6 +60,11 @@ def fetch(checkpoint: str | Path | None, sha256: str | None = None) -> Path:
                                     'a network, and give the path of its folder') from error
     else:
         path = Path(url).expanduser()
+        if in_parts(path):
+            if sha256:
+                raise ValueError(f'{path} is a folder, which has no sha256: make a file of it with '
+                                 f'tools/convert.py {path} OUT.pth')
+            return path
         path = path / WEIGHTS if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f'there is no checkpoint at {path}')
@@ -88,7 +94,8 @@ def restore_histories(content: dict) -> None:
 @CheckpointLoader.register_scheme(prefixes=('', 'http://', 'https://'), force=True)
 def load_from_file(filename: str, map_location=None) -> dict:
     """What mmengine asks for when it resumes or loads: a path or a URL, see ``fetch``."""
-    content = read_checkpoint(fetch(filename))
+    content = read_checkpoint(
+        fetch(filename), map_location if isinstance(map_location, (str, torch.device)) else None)
     try:
         restore_histories(content)
     except ValueError as error:
@@ -96,8 +103,6 @@ def load_from_file(filename: str, map_location=None) -> dict:
     if isinstance(meta := content.get('meta'), dict):
         # mmengine runs these texts as Python: one in its Runner.resume, one in its inferencers.
         meta.pop('config', None), meta.pop('cfg', None)
-    if isinstance(map_location, (str, torch.device)):
-        content = apply_to(content, torch.is_tensor, lambda tensor: tensor.to(map_location))
     return content
 
 

@@ -1,5 +1,6 @@
 """The runner of a training: one log, and a model that may be shared out."""
 import logging
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -9,8 +10,9 @@ from mmpretrain.registry import RUNNERS
 from torch import nn
 
 from cae_mm.engine.log import complain, write_config
-from cae_mm.engine.sharding import ShardedModel, share_out_states, whole_states
+from cae_mm.engine.sharding import ShardedModel, layouts, share_out_states, whole_states
 from cae_mm.engine.signals import SignalHook
+from cae_mm.parts import read_like
 
 
 @RUNNERS.register_module()
@@ -49,20 +51,26 @@ class TrainingRunner(Runner):
         if not isinstance(self.model, ShardedModel):  # which has done so
             super()._init_model_weights()
 
-    def save_checkpoint(self, *args, **kwargs) -> None:
-        """Save; of a sharded model all processes bring their parts."""
+    def save_checkpoint(self, *args, in_parts: bool = False, **kwargs) -> None:
+        """Save; of a sharded model all processes bring their parts, or hand them to their own hooks."""
         if not isinstance(self.model, ShardedModel):
             return super().save_checkpoint(*args, **kwargs)
-        with whole_states(self.model.module, self.optim_wrapper.optimizer):
+        model, optimizer = self.model.module, self.optim_wrapper.optimizer
+        with nullcontext() if in_parts else whole_states(model, optimizer):
             if is_main_process():
                 return super().save_checkpoint(*args, **kwargs)
-            self.model.module.state_dict()
+            checkpoint = dict(meta={}, state_dict=model.state_dict())
             if kwargs.get('save_optimizer', True):
-                self.optim_wrapper.state_dict()
+                checkpoint['optimizer'] = self.optim_wrapper.state_dict()
+            if in_parts:
+                self.call_hook('before_save_checkpoint', checkpoint=checkpoint)
 
     def resume(self, filename: str, *args, **kwargs) -> None:
         """Resume; of a sharded model each process takes its part of what is in the file."""
-        if isinstance(self.model, ShardedModel):
-            self.optim_wrapper.optimizer.register_load_state_dict_pre_hook(share_out_states)
-            kwargs['map_location'] = 'cpu'  # The whole may be more than a GPU has room for.
-        super().resume(filename, *args, **kwargs)
+        if not isinstance(self.model, ShardedModel):
+            return super().resume(filename, *args, **kwargs)
+        optimizer = self.optim_wrapper.optimizer
+        optimizer.register_load_state_dict_pre_hook(share_out_states)
+        kwargs['map_location'] = None  # The whole may be more than a GPU has room for.
+        with read_like(layouts(self.model.module, optimizer)):
+            super().resume(filename, *args, **kwargs)

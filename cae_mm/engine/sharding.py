@@ -144,6 +144,13 @@ def whole_states(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator
             hook.remove()
 
 
+def layouts(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The parameters by their names in a checkpoint in parts, see ``read_like``."""
+    trained = (parameter for group in optimizer.param_groups for parameter in group['params'])
+    return {**{f'state_dict/{name}': parameter for name, parameter in model.named_parameters()},
+            **{f'optimizer/{number}': parameter for number, parameter in enumerate(trained)}}
+
+
 def _share_out(value: Tensor, like: Tensor) -> Tensor:
     if not isinstance(like, DTensor) or isinstance(value, DTensor) or value.shape != like.shape:
         return value

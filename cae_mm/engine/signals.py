@@ -139,6 +139,7 @@ class SignalHook(Hook):
         number, hook = self.agreed or self.received, self.checkpoint
         if hook:
             hook.save_interrupted(runner, iteration, validation_due)
+            hook.wait()
         runner.logger.warning(
             f'{signal.Signals(number).name}: ended after iteration {iteration}. ' + (
                 f'{hook.last_ckpt} is written; to go on: {command()}' if hook else

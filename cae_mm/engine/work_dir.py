@@ -11,7 +11,8 @@ from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
 from mmengine.runner import CheckpointLoader
 
-from cae_mm.atomic import write_atomically
+from cae_mm.atomic import TEMPORARY, remove, replace_folder, write_atomically
+from cae_mm.parts import INDEX, SUFFIX
 
 try:
     import fcntl
@@ -69,10 +70,10 @@ def enter(cfg: Config) -> list[str]:
             # A kill came after a checkpoint was named, and before those were removed whose place it takes.
             outdated = numbered(folder, INTERRUPTED) if path else []
             if path and len(meta[KEPT]) == hook.get('max_keep_ckpts', -1) + 1 > 1:
-                outdated += filter(Path.is_file, [folder / template.format(meta[KEPT][0])])
+                outdated += filter(Path.exists, forms(folder / template.format(meta[KEPT][0])))
             for other in outdated:
                 if os.path.getmtime(other) < os.path.getmtime(path):
-                    other.unlink()
+                    remove(other)
         elif path:
             meta = read_resumable(path)
         done = path and finished(path, meta, cfg)
@@ -161,6 +162,10 @@ def find(work_dir: Path, folder: Path, template: str) -> tuple[Path | None, dict
         ValueError: naming each file and why it cannot be read, when there is none that can.
     """
     record, notes = work_dir / RECORD, []
+    for path in folder.glob(f'*{SUFFIX}{TEMPORARY}'):
+        whole = path.with_name(path.name.removesuffix(TEMPORARY))
+        if (path / INDEX).is_file() and not whole.exists():  # All was written when the kill came.
+            replace_folder(path, whole)
     files = [path for name in (INTERRUPTED, template) for path in reversed(numbered(folder, name))]
     text = record.read_text(errors='replace').strip()[:1000] if record.is_file() else None
     named = Path(os.path.normpath(work_dir / text)) if text else None
@@ -173,8 +178,8 @@ def find(work_dir: Path, folder: Path, template: str) -> tuple[Path | None, dict
         files = [path for i, path in enumerate(files) if i >= place or os.path.getmtime(path) > age]
     elif files:
         notes.append(f'{record} names {text}, which is ' + (
-            'of another directory and not followed' if os.path.isfile(named) else 'not there'))
-    elif os.path.isfile(named):
+            'of another directory and not followed' if named.exists() else 'not there'))
+    elif named.exists():
         notes.append(f'{record} names {text}: {folder} has no checkpoint of its own')
         files = [named]
     else:
@@ -198,11 +203,18 @@ def find(work_dir: Path, folder: Path, template: str) -> tuple[Path | None, dict
 
 
 def numbered(folder: Path, template: str) -> list[Path]:
-    """The files in a folder whose names are the template with a number, in the order of the numbers."""
-    pattern = re.sub(r'\\{.*?\\}', '([0-9]+)', re.escape(template))
-    found = {path: re.fullmatch(pattern, path.name) for path in folder.glob('*') if path.is_file()}
-    return sorted((path for path in found if found[path]),
-                  key=lambda path: [int(number) for number in found[path].groups()])
+    """The checkpoints in a folder whose names are the template with a number, in the numbers' order."""
+    file, parts = (re.sub(r'\\{.*?\\}', '([0-9]+)', re.escape(str(form)))
+                   for form in forms(Path(template)))
+    found = {path: re.fullmatch(parts if path.is_dir() else file, path.name)
+             for path in folder.glob('*') if path.exists()}
+    return sorted((path for path in found if found[path]), key=lambda path: (
+        [int(number) for number in found[path].groups()], os.path.getmtime(path)))
+
+
+def forms(path: Path) -> list[Path]:
+    """A checkpoint as a file, and as a folder of parts."""
+    return [path, path.with_suffix(SUFFIX)]
 
 
 def read_resumable(path: str | Path) -> dict:
@@ -211,7 +223,7 @@ def read_resumable(path: str | Path) -> dict:
     Raises:
         OSError, ValueError: when it cannot be read, or is not one of a training.
     """
-    checkpoint = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+    checkpoint = CheckpointLoader.load_checkpoint(str(path), map_location='meta')
     meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
     if not isinstance(meta, dict) or not all(isinstance(meta.get(key), int) for key in ('epoch', 'iter')):
         raise ValueError(f'{path} holds weights, but not where a training was: start from them with '

@@ -237,6 +237,7 @@ def test_no_archive_takes_memory(tmp_path, little_memory):
     ({'a': dict(dtype='F32', shape=[2**40], data_offsets=[0, 2**42])}, b''),
     ({'a': dict(dtype='F32', shape=[2], data_offsets=[0, 4])}, bytes(4)),
     ({'a': dict(dtype='F32', shape=[-1], data_offsets=[0, 4])}, bytes(4)),
+    ({'a': dict(dtype='F32', shape=['x', 2**40], data_offsets=[0, 4])}, bytes(4)),
     ({'a': dict(dtype='F32', shape=[1], data_offsets=[0, 4]),
       'b': dict(dtype='F32', shape=[1], data_offsets=[0, 4])}, bytes(8)),
     ({'a': dict(dtype='F4', shape=[1], data_offsets=[0, 4])}, bytes(4)),

@@ -15,6 +15,7 @@ from mmpretrain.registry import DATASETS, HOOKS
 from mmpretrain.structures import DataSample
 from torch.distributed.launcher import api
 
+from cae_mm.checkpoint.files import read_checkpoint
 from cae_mm.engine import launch
 from cae_mm.engine.hangs import HangHook
 from cae_mm.engine.runner import TrainingRunner
@@ -180,10 +181,11 @@ def test_what_cannot_be(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', ['killed', 'hangs'])
-def test_who_is_lost_is_replaced(train, on_ranks, tmp_path, monkeypatch, capfd, kind):
+@pytest.mark.parametrize('kind, sharded', [('killed', False), ('killed', True), ('hangs', False)])
+def test_who_is_lost_is_replaced(train, on_ranks, tmp_path, monkeypatch, capfd, kind, sharded):
     """All start anew from the last checkpoint, and end as if nothing had been."""
-    options = {'default_hooks.checkpoint.interval': 1, 'wrapper': SHARDED, 'resume': True, 'steps': 4}
+    options = {'default_hooks.checkpoint.interval': 1, 'wrapper': SHARDED, 'resume': True, 'steps': 4,
+               'default_hooks.checkpoint.sharded': sharded}
 
     def start():
         torch.set_num_threads(1)
@@ -199,6 +201,6 @@ def test_who_is_lost_is_replaced(train, on_ranks, tmp_path, monkeypatch, capfd, 
     assert 'all start anew, which they may do 1 times' in told.err
     hang = 'in iteration 3: rank 1 .* is in iteration 3, without its data'
     assert bool(re.search(hang, told.out + told.err)) == (kind == 'hangs')
-    expected, found = (torch.load(tmp_path / work / 'epoch_4.pth', weights_only=True)['state_dict']
-                       for work in ('whole', 'lost'))
+    name = 'epoch_4.dcp' if sharded else 'epoch_4.pth'
+    expected, found = (read_checkpoint(tmp_path / work / name)['state_dict'] for work in ('whole', 'lost'))
     assert all(torch.equal(found[name], value) for name, value in expected.items())
