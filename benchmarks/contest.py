@@ -4,6 +4,7 @@ Each lives in a process of its own, so that the memory is each one's own and a d
 machine hits all.
 """
 import argparse
+import logging
 import os
 import resource
 import subprocess
@@ -27,6 +28,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument('--warmup', type=int, default=2)
     parser.add_argument('--threads', type=int, default=torch.get_num_threads())
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast for all')
+    parser.add_argument('--mixed', action='store_true', help='ours in bfloat16 too, as it is with --amp')
     parser.add_argument('--as-shipped', action='store_true', help="without the allocator's settings for "
                         'the peer, who has none')
     parser.add_argument('--work', help=argparse.SUPPRESS)
@@ -88,9 +90,14 @@ def matrix_rates(args: argparse.Namespace) -> dict[str, float]:
 
 def count_flops(args: argparse.Namespace, build: Callable) -> float:
     """Operations of a step for an image."""
+    logging.disable()  # a table of parameters is no result
     from mmengine.optim import build_optim_wrapper
+    from mmengine.registry import DefaultScope
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
+
+    import cae_mm  # noqa: F401
+    DefaultScope.get_instance('benchmark', scope_name='mmpretrain')
     model, wrapper, batch = build(argparse.Namespace(**vars(args) | dict(batch_size=2)))
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         model.train().train_step(batch, build_optim_wrapper(model, wrapper))
@@ -105,10 +112,13 @@ def run(args: argparse.Namespace, builders: dict[str, Callable]) -> None:
         builders (dict[str, Callable]): name -> function of ``args`` that gives a model, the config of
             its optimizer wrapper and a batch for its ``train_step``.
     """
+    ours, peer = builders
+    if args.mixed:
+        bfloat16, build = argparse.Namespace(**vars(args) | dict(amp=True)), builders[ours]
+        builders = {ours: build, f'{ours} bfloat16': lambda _: build(bfloat16), peer: builders[peer]}
     if args.work:
         return work(args, builders[args.work])
-    *ours, peer = builders
-    flops = count_flops(args, builders[ours[0]]) if args.device == 'cpu' else None
+    flops = count_flops(args, builders[ours]) if args.device == 'cpu' else None
     workers = {}
     for name in builders:
         allocator = {} if args.device == 'cuda' or args.as_shipped and name == peer else ALLOCATOR
@@ -136,10 +146,10 @@ def run(args: argparse.Namespace, builders: dict[str, Callable]) -> None:
     for name in workers:
         print(f'{name:30s} {parameters[name] / 1e6:7.2f} M trained parameters  '
               f'{speed[name]:7.2f} images/s  peak {peak[name]:5.2f} GiB')
-    for name in ours:
+    for name in [*builders][:-1]:
         print(f'{name} / {peer:30s} {speed[name] / speed[peer]:.2f} x images/s, '
               f'{peak[name] / peak[peer]:.2f} x memory')
     if rates:
-        print(f'{ours[0]}: {flops / 1e9:.1f} GFLOP for an image; at the rate of matrix products, images/s: '
+        print(f'{ours}: {flops / 1e9:.1f} GFLOP for an image; at the rate of matrix products, images/s: '
               + ', '.join(f'{rate / flops:.2f} in {dtype} ({rate / 1e9:.0f} GFLOP/s)'
                         for dtype, rate in rates.items()))

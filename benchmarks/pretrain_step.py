@@ -6,7 +6,6 @@
 A step is data preprocessing, forward, backward, clipping and the optimizer. Same dimensions, batch,
 masks, tokenizer (random weights) and precision.
 """
-import argparse
 from pathlib import Path
 
 import contest
@@ -74,13 +73,7 @@ def main():
     """Let all take turns and print images/s, peak memory and the ratios."""
     parser = contest.make_parser(__doc__.split('\n')[0])
     parser.add_argument('--compile', action='store_true', help='torch.compile ours')
-    parser.add_argument('--mixed', action='store_true', help='ours in bfloat16 too, as it is with --amp')
-    args = parser.parse_args()
-    bfloat16 = argparse.Namespace(**vars(args) | dict(amp=True))
-    contest.run(args, {
-        'cae_mm': build_ours,
-        **({'cae_mm bfloat16': lambda _: build_ours(bfloat16)} if args.mixed else {}),
-        'mmpretrain CAE': build_peer})
+    contest.run(parser.parse_args(), {'cae_mm': build_ours, 'mmpretrain CAE': build_peer})
 
 
 if __name__ == '__main__':
