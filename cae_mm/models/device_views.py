@@ -1,4 +1,6 @@
 """Decoding, cropping and resizing JPEG files on the device, for what loader workers left encoded."""
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -34,7 +36,7 @@ def filter_weights(sides: list[int], size: int, name: str, device: torch.device 
     return weights / weights.sum(2, keepdim=True)
 
 
-def decode(crops: list, device: torch.device) -> list[Tensor]:
+def decode(crops: Sequence, device: torch.device) -> list[Tensor]:
     """Decode JPEG files to upright (3, H, W) uint8 RGB on the device: with nvJPEG if that is a GPU.
 
     Raises:
@@ -72,20 +74,20 @@ def views_on_device(crops: list, device: torch.device) -> dict[str, Tensor]:
     """
     views = [{name: torch.from_numpy(view).to(device).float()
               for name, view in crop.get('pixels', {}).items()} for crop in crops]
-    encoded = [number for number, found in enumerate(views) if not found]
+    encoded = [(crop, made) for crop, made in zip(crops, views, strict=True) if not made]
     for start in range(0, len(encoded), CHUNK):
-        chunk = encoded[start:start + CHUNK]
-        images = decode([crops[number] for number in chunk], device)
-        heights, widths = zip(*(crops[number].box[2:] for number in chunk), strict=True)
-        for name, (height, width), filter_ in crops[chunk[0]].views:
-            rows = filter_weights(heights, height, filter_, device)
-            columns = filter_weights(widths, width, filter_, device).mT
-            for image, number, down, across in zip(images, chunk, rows, columns, strict=True):
-                crop = crops[number]
-                top, left, h, w = crop.box
-                if crop.flip:
-                    left, across = image.shape[2] - left - w, across.flip(1)
-                box = image[:, top:top + h, left:left + w].float()
-                half = (box @ across[:w]).round_().clamp_(0, 255)
-                views[number][name] = (down[:, :h] @ half).round_().clamp_(0, 255)
-    return {name: torch.stack([found[name] for found in views]) for name in views[0]}
+        chunk, made = zip(*encoded[start:start + CHUNK], strict=True)
+        heights, widths = zip(*(crop.box[2:] for crop in chunk), strict=True)
+        matrices = [(name, filter_weights(heights, height, filter_, device),
+                     filter_weights(widths, width, filter_, device).mT)
+                    for name, (height, width), filter_ in chunk[0].views]
+        for number, (crop, image) in enumerate(zip(chunk, decode(chunk, device), strict=True)):
+            top, left, h, w = crop.box
+            if crop.flip:
+                left = image.shape[2] - left - w
+            box = image[:, top:top + h, left:left + w].float()
+            box = box.flip(2) if crop.flip else box
+            for name, rows, columns in matrices:
+                half = (box @ columns[number, :w]).round_().clamp_(0, 255)
+                made[number][name] = (rows[number, :, :h] @ half).round_().clamp_(0, 255)
+    return {name: torch.stack([made[name] for made in views]) for name in views[0]}
