@@ -7,7 +7,8 @@ in turns, and the median over the rounds of the processor's time counts. mmpretr
 own CAE config, with the official number of masked patches. It resizes without antialiasing, which is
 another, cheaper operation; 'ours, pillow' is bit-exact with the official code, 'ours, torch' is what
 configs/_base_/datasets/pretrain_imagenet.py uses; 'ours, scaled' lets the decoder shrink what is
-large; 'ours, stored' reads the same pixels from PPM files, as tools/make_shards.py --pixels packs.
+large; 'ours, device' is what is left to do where the training's device decodes and resizes;
+'ours, stored' reads the same pixels from PPM files, as tools/make_shards.py --pixels packs.
 How far their values are from those of 'ours, torch', for the same boxes, is printed too.
 """
 import argparse
@@ -27,6 +28,7 @@ from mmpretrain.registry import TRANSFORMS
 from PIL import Image
 
 import cae_mm.transforms  # noqa: F401
+from cae_mm.models.device_views import views_on_device
 from cae_mm.transforms.loading import decode_rgb
 
 MASK = dict(input_size=(14, 14), num_masking_patches=98, max_num_patches=None, min_num_patches=16)
@@ -50,7 +52,8 @@ PIPELINES = {
         dict(type='BEiTMaskGenerator', **MASK),
         dict(type='PackInputs')],
     'ours, torch': ours(),
-    'ours, scaled': ours(scaled=True),
+    'ours, scaled': ours(decode='scaled'),
+    'ours, device': ours(decode='device'),
     'ours, stored': ours(),
     'ours, pillow': ours('pillow')}
 
@@ -86,6 +89,8 @@ def run(transforms, paths, seed, stages):
 
 def difference(batch, other):
     """How far the views of two batches are from each other, in words."""
+    if isinstance(batch['images'], list):
+        batch = views_on_device(batch['images'], torch.device('cpu'))
     levels = torch.cat([(batch[key].short() - other[key].short()).abs().flatten()
                         for key in ('images', 'target_images')])
     return f'{(levels <= 2).float().mean():.2%} within two levels, {levels.float().mean():.2f} on average'

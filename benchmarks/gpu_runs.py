@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
+from mmpretrain.registry import MODELS
 from torch.nn.parallel import DistributedDataParallel
 
 from cae_mm.checkpoint.files import read_checkpoint
@@ -160,21 +161,27 @@ def ddp(args, left: Callable[[], float]) -> Iterator[dict]:
 
 
 def loader(args, left: Callable[[], float]) -> Iterator[dict]:
-    """Images per second of the pre-training pipeline, with as many workers as there are cores."""
+    """Images per second of the pre-training pipeline up to the model, with a worker for each core."""
     cfg = launch.load_config(Namespace(
         config=str(CONFIGS / 'pretrain/cae_vitb_300e.py'), data_root=str(args.images.parent),
         launcher='none', cfg_options=None))
     for image, copy in itertools.product(sorted(args.images.iterdir()), range(0 if args.toy else 40)):
         os.link(image, args.images / f'{copy}_{image.name}')
-    workers, seconds = (1, 0.1) if args.toy else (os.cpu_count(), min(12, left() - 8))
+    workers, seconds = (1, 0.1) if args.toy else (os.cpu_count(), min(8, (left() - 8) / 2))
     cfg.train_dataloader.update(num_workers=workers, batch_size=4 if args.toy else 64)
     init_default_scope('mmpretrain')
-    batches = iter(itertools.chain.from_iterable(itertools.repeat(
-        Runner.build_dataloader(cfg.train_dataloader, seed=0))))
-    for _ in range(1 if args.toy else 2 * workers):  # what was read ahead while the workers started
-        next(batches)
-    start, images = time.time(), 0
-    while time.time() - start < seconds:
-        images += len(next(batches)['inputs']['images'])
-    rate = images / (time.time() - start)
-    yield dict(workers=workers, **{'images/s': rate, 'images/s and worker': rate / workers})
+    preprocess = MODELS.build(cfg.data_preprocessor).to(args.device)
+    for decode in ('whole', 'device'):
+        cfg.train_dataloader.dataset.dataset.pipeline[0].decode = decode
+        batches = iter(itertools.chain.from_iterable(itertools.repeat(
+            Runner.build_dataloader(cfg.train_dataloader, seed=0))))
+        for _ in range(1 if args.toy else 2 * workers):  # what was read ahead while the workers started
+            preprocess(next(batches))
+        start, images = time.time(), 0
+        while time.time() - start < seconds:
+            images += len(preprocess(next(batches))['inputs']['images'])
+        if args.device == 'cuda':
+            torch.cuda.synchronize()
+        rate = images / (time.time() - start)
+        yield dict(decode=decode, workers=workers,
+                   **{'images/s': rate, 'images/s and worker': rate / workers})

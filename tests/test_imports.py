@@ -61,7 +61,8 @@ def test_models_need_no_more_than_torch_timm_the_registries_and_the_ground_floor
     modules = [module for file in FILES if file.startswith('cae_mm/models/') for _, module in imports(file)]
     assert set(map(room_of, modules)) <= {None, 'models', *FLOORS[-2], *FLOORS[-1]}
     libraries = {module.partition('.')[0] for module in modules}
-    assert libraries - set(sys.stdlib_module_names) == {'torch', 'timm', 'mmengine', 'mmpretrain', 'cae_mm'}
+    assert libraries - set(sys.stdlib_module_names) == {
+        'torch', 'torchvision', 'timm', 'mmengine', 'mmpretrain', 'cae_mm'}
 
 
 def test_beside_transformers_5():

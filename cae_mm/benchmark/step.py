@@ -19,6 +19,7 @@ from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import FUNCTIONS, init_default_scope
+from mmengine.structures import BaseDataElement
 from mmpretrain.registry import MODELS
 from PIL import Image
 from torch import nn
@@ -33,6 +34,7 @@ from cae_mm.benchmark.memory import Memory, bytes_of
 from cae_mm.datasets.annotations import leaf_datasets
 from cae_mm.engine.keys import dicts
 from cae_mm.engine.sharding import ShardedModel
+from cae_mm.models.device_views import views_on_device
 from cae_mm.positions import sincos_positions
 
 LIMIT = 'torch._subclasses.fake_tensor.CONSTANT_NUMEL_LIMIT'  # numbers of a tensor that can be known
@@ -88,7 +90,12 @@ def draw_samples(cfg: Config, number: int, size: tuple[int, int] = (640, 480)) -
                 label_map=None, reduce_zero_label=True, seg_fields=[], instances=[thing]))
             tries += 1
             samples += [sample] * (sample is not None)  # None where a crop has no object
-        return samples, (time.process_time() - start) / tries
+        seconds = (time.process_time() - start) / tries
+    for inputs in (sample['inputs'] for sample in samples):
+        if isinstance(inputs, dict) and isinstance(inputs['images'], BaseDataElement):  # of decode='device'
+            views = views_on_device([inputs['images']], torch.device('cpu'))
+            inputs.update({name: view[0].byte() for name, view in views.items()})
+    return samples, seconds
 
 
 def trace_step(cfg: Config, sample: dict, batch: int, amp: bool, checkpointing: bool | None = None,

@@ -3,6 +3,8 @@ import torch
 from mmengine.model import BaseDataPreprocessor
 from mmpretrain.registry import MODELS
 
+from cae_mm.models.device_views import views_on_device
+
 
 @MODELS.register_module()
 class CAEDataPreprocessor(BaseDataPreprocessor):
@@ -32,7 +34,8 @@ class CAEDataPreprocessor(BaseDataPreprocessor):
 
         Args:
             data (dict): ``inputs`` is a (B, 3, H, W) uint8 RGB tensor, a list of (3, H, W), or a dict of
-                ``images`` and, optionally, ``target_images`` (B, 3, h, w) and ``mask`` (B, N) bool.
+                ``images`` and, optionally, ``target_images`` (B, 3, h, w) and ``mask`` (B, N) bool. Of
+                ``decode='device'`` in ``LoadRGBImage`` a list of files and boxes is in their place.
             training (bool): not used; mmengine passes it.
 
         Returns:
@@ -42,6 +45,9 @@ class CAEDataPreprocessor(BaseDataPreprocessor):
         """
         inputs = data['inputs']
         if isinstance(inputs, dict):
+            if isinstance(inputs['images'], list):
+                with torch.autocast(self.device.type, enabled=False):
+                    inputs = dict(inputs, **views_on_device(inputs['images'], self.device))
             # The mask stays behind: its indices are made on the CPU, where nothing waits for them.
             views = self.cast_data({k: v for k, v in inputs.items() if k != 'mask'})
             target = views.get('target_images', views['images'])

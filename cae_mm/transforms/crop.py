@@ -7,11 +7,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mmcv.transforms import BaseTransform
+from mmengine.structures import BaseDataElement
 from mmengine.utils import to_2tuple
 from mmpretrain.datasets.transforms import RandomResizedCrop
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image
 
+from .formatting import NAMES
 from .loading import decode_rgb, explain
 
 FILTERS = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC,
@@ -110,11 +112,20 @@ class TwoViewCrop(BaseTransform):
     def transform(self, results):
         """Replace ``img``, or ``encoded``, by the encoder's view and add ``target_img``.
 
-        None where the encoded file is damaged, as by ``LoadRGBImage``.
+        None where the encoded file is damaged, as by ``LoadRGBImage``. With its ``decode='device'``
+        everything is under ``img``.
         """
         flip = bool(torch.rand(1) < self.flip_prob)
         data, image = results.pop('encoded', None), results.get('img')
+        device = results.pop('decode', None) == 'device'
         box = self.draw_box(*(results['ori_shape'] if data else image.shape[:2]))
+        if data and device:
+            results['img'] = BaseDataElement(
+                encoded=data, path=results['img_path'], shape=results['ori_shape'], box=box, flip=flip,
+                orientation=results['orientation'],
+                views=[(NAMES[key], size, filter_) for key, size, filter_ in self.views])
+            del results['load_error']
+            return results
         if data:
             try:
                 image, box = self.decode(data, results['ori_shape'], box)
@@ -122,7 +133,11 @@ class TwoViewCrop(BaseTransform):
                 results['load_error'] = explain(error, data)
                 return None
             del results['load_error']
-        results.update(self.crop(image, box, flip))
+        views = self.crop(image, box, flip)
+        if device:  # no tensors: each would hold a file descriptor until its batch is used
+            pixels = {NAMES[key]: view.numpy() for key, view in views.items()}
+            views = {'img': BaseDataElement(pixels=pixels)}
+        results.update(views)
         return results
 
     def decode(self, data, shape, box):

@@ -2,6 +2,8 @@
 from mmcv.transforms import BaseTransform
 from mmpretrain.registry import TRANSFORMS
 
+NAMES = {'img': 'images', 'target_img': 'target_images', 'mask': 'mask'}
+
 
 @TRANSFORMS.register_module()
 class PackViews(BaseTransform):
@@ -9,12 +11,10 @@ class PackViews(BaseTransform):
 
     The result is ``{'inputs': {'images': (3, H, W) uint8, 'target_images': (3, h, w) uint8,
     'mask': (N,) bool}}``, without the last two where the pipeline made none. Normalisation is left
-    to the device: a worker then sends a quarter of the bytes.
+    to the device: a worker then sends a quarter of the bytes. What ``TwoViewCrop`` leaves to the device
+    is in place of both views, under ``images``.
     """
-
-    names = {'img': 'images', 'target_img': 'target_images', 'mask': 'mask'}
 
     def transform(self, results):
         """Build the dictionary described above."""
-        return {'inputs': {name: results[key] for key, name in self.names.items()
-                           if key in results}}
+        return {'inputs': {name: results[key] for key, name in NAMES.items() if key in results}}

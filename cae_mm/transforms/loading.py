@@ -127,13 +127,20 @@ def decode_rgb(data, shrink=1):
         return pixels
 
 
-def jpeg_shape(data):
-    """Upright height and width of a JPEG file by its header, or None for another file."""
+def jpeg_header(data):
+    """What the header of a JPEG file says, or None for another file.
+
+    Returns:
+        tuple[tuple[int, int], int, bool] | None: Upright height and width, EXIF's orientation, and whether
+            it has colours in YCbCr, as nearly all have; decoders differ in which others they know.
+    """
     if data[:2] == b'\xff\xd8':
         with open_image(data) as image:
             # An orientation in XMP is Pillow's alone; the other decoders do not turn the picture.
             if b'tiff:Orientation' not in image.info.get('xmp', b''):
-                return image.size if image.getexif().get(0x112) in (5, 6, 7, 8) else image.size[::-1]
+                orientation = image.getexif().get(0x112, 1)
+                return (image.size if orientation in (5, 6, 7, 8) else image.size[::-1], orientation,
+                        image.mode == 'RGB' and image.info.get('adobe_transform') != 0)
     return None
 
 
@@ -183,14 +190,22 @@ class LoadRGBImage(BaseTransform):
 
     Args:
         backend_args (dict, optional): mmengine file backend; None is that of the path.
-        scaled (bool): Leave JPEG files under ``encoded`` to the next step, which has to be ``TwoViewCrop``.
-            It draws the same box before it decodes, and has the decoder shrink the picture to a half,
-            fourth or eighth where no view then lacks pixels. For pictures of more than a million pixels,
-            and not the same: a third of the values differ by more than two levels of 255.
+        decode (str): 'whole' pictures are decoded here. 'scaled' and 'device' leave JPEG files under
+            ``encoded`` to the next step, which has to be ``TwoViewCrop`` and draws the same box from their
+            headers. 'scaled' then has the decoder shrink the picture to a half, fourth or eighth where no
+            view then lacks pixels. For pictures of more than a million pixels, and not the same: a third of
+            the values differ by more than two levels of 255. 'device' leaves those in colour to
+            ``CAEDataPreprocessor``, after the masks and ``PackViews``; one that turns out to be damaged
+            there stops the training.
+
+    Raises:
+        ValueError: For another ``decode``.
     """
 
-    def __init__(self, backend_args=None, scaled=False):
-        self.backend_args, self.scaled = backend_args, scaled
+    def __init__(self, backend_args=None, decode='whole'):
+        if decode not in ('whole', 'scaled', 'device'):
+            raise ValueError(f"decode {decode!r} is not one of ['whole', 'scaled', 'device']")
+        self.backend_args, self.decode = backend_args, decode
 
     def transform(self, results):
         """Add ``img`` or ``encoded``, ``img_shape`` and ``ori_shape``, or return None."""
@@ -202,9 +217,12 @@ class LoadRGBImage(BaseTransform):
                 data = fileio.get(path, backend_args=self.backend_args)
             else:
                 data = read_regular(path, MAX_BYTES)
-            if self.scaled and (shape := jpeg_shape(data)):
-                results.update(encoded=data, img_shape=shape, ori_shape=shape,
-                               load_error='after LoadRGBImage with scaled=True has to come TwoViewCrop')
+            results['decode'] = self.decode
+            header = None if self.decode == 'whole' else jpeg_header(data)
+            if header and (self.decode == 'scaled' or header[2]):
+                shape, orientation, _ = header
+                results.update(encoded=data, orientation=orientation, img_shape=shape, ori_shape=shape,
+                               load_error=f'after decode={self.decode!r} has to come TwoViewCrop')
                 return results
             image = decode_rgb(data)
         except Exception as error:  # decoders raise nearly every type on a damaged file

@@ -130,3 +130,13 @@ def test_nothing_of_a_trace_is_left_in_what_it_was_given():
     trace_step(cfg, sample, 4, amp=True)
     assert cfg.to_dict() == before.to_dict() and type(sample['data_samples'].gt_label) is torch.Tensor
     assert 'gt_score' not in sample['data_samples']
+
+
+def test_views_that_the_device_makes_have_the_shapes_of_the_loader():
+    cfg = Config.fromfile(CONFIGS / 'pretrain/cae_vitb_300e.py')
+    expected, found = [], []
+    for decode, samples in (('whole', expected), ('device', found)):
+        cfg.train_dataloader.dataset.dataset.pipeline[0].decode = decode
+        samples.append({name: (view.shape, view.dtype)
+                        for name, view in draw_samples(cfg, 1)[0][0]['inputs'].items()})
+    assert found == expected and len(found[0]) == 3

@@ -22,6 +22,7 @@ def test_stored_pixels_give_the_same_values(tmp_path, capsys, monkeypatch):
     runpy.run_path(str(SCRIPT), run_name='__main__')
     rows = re.findall(r'^(.*): \d+ images/s.*\n  ([\d.]+)% within', capsys.readouterr().out, re.M)
     shares = dict(rows)
-    assert [*shares] == ['ours, torch', 'ours, scaled', 'ours, stored', 'ours, pillow']
+    assert [*shares] == [f'ours, {name}' for name in ('torch', 'scaled', 'device', 'stored', 'pillow')]
     assert shares['ours, stored'] == '100.00' and float(shares['ours, pillow']) > 99
+    assert float(shares['ours, device']) > 99
     assert 50 < float(shares['ours, scaled']) < 100

@@ -12,8 +12,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cae_mm.engine.compilation import compile_model
 from cae_mm.engine.loops import seed_iteration
+from cae_mm.models.device_views import views_on_device
 from cae_mm.models.targets.dalle import DALLEEncoder
 from tests.guards.test_graphs import TOY, batch_of, graphs_of, total
+from tests.transforms.test_device import batch as encoded
+from tests.transforms.test_scaled import save
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 WRAPPER = dict(type='mmpretrain.AutocastOptimWrapper', optimizer=dict(type='AdamW', lr=1e-3),
@@ -132,3 +135,13 @@ def test_the_last_layer_of_the_tokenizer_is_float32():
     exact = tokens.double() @ last.w.detach().flatten(1).double().T + last.b.detach().double()
     assert found.dtype == torch.float32 and exact.abs().max() > 100
     torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-3)
+
+
+def test_views_by_nvjpeg_are_near_those_of_the_cpu(tmp_path):
+    """Upright, of the same box and mirrored alike: another box is more than 20 levels of 255 away."""
+    for orientation in range(1, 9):
+        save(tmp_path / f'{orientation}.jpg', orientation=orientation, quality=95)
+    crops = encoded(tmp_path, 'device')['inputs']['images']
+    ours, theirs = (views_on_device(crops, torch.device(device)) for device in ('cuda', 'cpu'))
+    for name, views in theirs.items():
+        assert ours[name].is_cuda and (ours[name].cpu() - views).abs().mean((1, 2, 3)).max() < 5

@@ -1,4 +1,4 @@
-"""JPEG files that are decoded at the scale that their crop needs: LoadRGBImage(scaled=True)."""
+"""JPEG files that are decoded at the scale that their crop needs: LoadRGBImage(decode='scaled')."""
 import random
 
 import numpy as np
@@ -25,10 +25,10 @@ def save(path, size=(401, 299), mode='RGB', orientation=1, **options):
     return str(path)
 
 
-def views(path, seed, scaled, sizes=(28, 14)):
+def views(path, seed, decode, sizes=(28, 14)):
     random.seed(seed)
     torch.manual_seed(seed)
-    found = TwoViewCrop(*sizes, backend='torch')(LoadRGBImage(scaled=scaled)({'img_path': path}))
+    found = TwoViewCrop(*sizes, backend='torch')(LoadRGBImage(decode=decode)({'img_path': path}))
     assert 'encoded' not in found and 'load_error' not in found
     return torch.cat([found['img'].flatten(), found['target_img'].flatten()]).short(), random.random()
 
@@ -39,7 +39,7 @@ def test_the_same_box_with_fewer_pixels(tmp_path, kind, monkeypatch):
     mode, options = KINDS.get(kind, ('RGB', dict(orientation=kind)))
     path, shrinks, decode = save(tmp_path / 'x.jpg', mode=mode, **options), [], crop.decode_rgb
     monkeypatch.setattr(crop, 'decode_rgb', lambda data, n: shrinks.append(n) or decode(data, n))
-    pairs = [(views(path, seed, True), views(path, seed, False)) for seed in range(12)]
+    pairs = [(views(path, seed, 'scaled'), views(path, seed, 'whole')) for seed in range(12)]
     assert {8, 4} <= {*shrinks}
     assert all(ours[1] == theirs[1] for ours, theirs in pairs)  # as many random numbers are drawn
     levels = torch.stack([ours[0] - theirs[0] for ours, theirs in pairs]).abs().float()
@@ -54,7 +54,7 @@ def test_nothing_changes_where_all_pixels_are_needed(tmp_path, kind):
     paths = [save(tmp_path / 'x.jpg', (40, 30), mode, **options), save(tmp_path / 'x.png')]
     for path in paths:
         for seed in range(4):
-            ours, theirs = (views(path, seed, scaled, (24, 12)) for scaled in (True, False))
+            ours, theirs = (views(path, seed, decode, (24, 12)) for decode in ('scaled', 'whole'))
             assert torch.equal(ours[0], theirs[0]) and ours[1] == theirs[1]
 
 
@@ -62,24 +62,25 @@ def test_xmp_is_left_to_the_whole_decoder(tmp_path):
     """Pillow alone reads an orientation there: the box would be that of another shape."""
     path = save(tmp_path / 'x.jpg', orientation=None, xmp=b'<x tiff:Orientation="6"/>')
     for seed in range(4):
-        ours, theirs = (views(path, seed, scaled)[0] for scaled in (True, False))
+        ours, theirs = (views(path, seed, decode)[0] for decode in ('scaled', 'whole'))
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize('decode', ['scaled', 'device'])
 @pytest.mark.parametrize('kind', ['jpeg', 'scans'])
-def test_bombs_are_refused_by_their_header(tmp_path, kind):
+def test_bombs_are_refused_by_their_header(tmp_path, kind, decode):
     (tmp_path / 'x.jpg').write_bytes(BOMBS[kind][0])
     info = {'img_path': str(tmp_path / 'x.jpg')}
-    assert LoadRGBImage(scaled=True)(info) is None and 'load_error' in info
+    assert LoadRGBImage(decode=decode)(info) is None and 'load_error' in info
 
 
-def dataset(folder, *steps):
+def dataset(folder, *steps, decode='scaled'):
     """Of four JPEG files, the third of which ends early."""
     for number in range(4):
         save(folder / f'{number}.jpg')
     data = (folder / '2.jpg').read_bytes()
     (folder / '2.jpg').write_bytes(data[:len(data) // 2])
-    pipeline = [dict(type='LoadRGBImage', scaled=True), *steps, dict(type='PackViews')]
+    pipeline = [dict(type='LoadRGBImage', decode=decode), *steps, dict(type='PackViews')]
     return ReproducibleDataset(dict(type='CustomDataset', data_root=str(folder), with_label=False,
                                     pipeline=pipeline))
 
@@ -92,6 +93,8 @@ def test_half_a_picture_is_replaced(tmp_path):
     assert path.endswith('2.jpg') and 'truncated' in reason and 'copy it again' in reason
 
 
-def test_another_next_step_is_named(tmp_path):
-    with pytest.raises(RuntimeError, match='after LoadRGBImage with scaled=True has to come TwoViewCrop'):
-        [dataset(tmp_path, dict(type='RandomFlip', prob=1.))[index] for index in range(4)]
+@pytest.mark.parametrize('decode', ['scaled', 'device'])
+def test_another_next_step_is_named(tmp_path, decode):
+    data = dataset(tmp_path, dict(type='RandomFlip', prob=1.), decode=decode)
+    with pytest.raises(RuntimeError, match=f"after decode='{decode}' has to come TwoViewCrop"):
+        [data[index] for index in range(4)]
