@@ -6,7 +6,15 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parents[1] / 'docs'
 # Half the width of a 95 % interval of a mean, in standard errors, for 2, 3, 4 and 5 seeds (Student's t).
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
+LABELS = dict(cae='CAE', mae="mmpretrain's MAE", beit="mmpretrain's BEiT", mmcae="mmpretrain's CAE",
+              cae_pixels='CAE, pixels', cae_paired='CAE, paired masks', cae_v2='CAE v2')
 COLUMNS = dict(knn='k-NN', linear='linear', attentive='attentive', finetune='fine-tuned', upernet='mIoU')
+
+
+def label(method: str) -> str:
+    """A method as readers know it."""
+    name = method.removesuffix('_flops')
+    return LABELS.get(name, name.replace('_', ' ')) + ', equal operations' * (name != method)
 
 
 def cell(values: list[float]) -> str:
@@ -38,7 +46,7 @@ def table(records: dict, data: str, minutes: str) -> str:
     lines.append(['---'] * len(lines[0]))
     for method, runs in groups.items():
         first = runs[0]
-        lines.append([method.replace('_', ' '), str(len(runs)), f'{first["rate"]:g}', str(first['epochs']),
+        lines.append([label(method), str(len(runs)), f'{first["rate"]:g}', str(first['epochs']),
                       f'{first["seconds"] / 60:.1f}', f'{first["gflops"] / 1000:.0f}',
                       *(cell([run[name] for run in runs if name in run]) for name in columns)])
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
@@ -62,7 +70,7 @@ def curves(records: dict, data: str, minutes: str, path: Path) -> None:
                 total, start = runs[0][unit] / factor, runs[0].get('before', {}).get(unit, 0) / factor
                 done = [point[0] / runs[0]['epochs'] for point in runs[0]['curve']]
                 x = [start + (total - start) * share for share in done]
-                axis.plot(x, mean, marker='o', label=method.replace('_', ' '))
+                axis.plot(x, mean, marker='o', label=label(method))
                 axis.set(ylabel=f'{name}, %', xlabel=title)
                 axis.grid(alpha=.3)
     axes[0, 0].legend(fontsize=8)
