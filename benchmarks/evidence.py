@@ -27,7 +27,7 @@ RECORDS = ROOT / 'benchmarks/evidence.json'
 RATES = 1e-3, 2e-3  # the first is the configs'
 HELD_OUT = 10  # one in ten images of training, by which rates are chosen
 SEGMENTATION = 'configs/seg/upernet_cae_vitt_camvid.py'
-TOKENIZER = 'tokenizer'
+TOKENIZER, RANDOM = 'tokenizer', 'random'  # the latter is an encoder that is not trained
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__.split('\n')[0])
     parser.add_argument('data', nargs='?', choices=DATA)
     parser.add_argument('--data-root', type=Path, metavar='DIR')
-    parser.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS)[:7])
+    parser.add_argument('--methods', nargs='+', choices=[RANDOM, *METHODS],
+                        default=[RANDOM, *METHODS][:8])
     parser.add_argument('--seeds', type=NATURAL, nargs='+', default=[0])
     parser.add_argument('--minutes', type=float, help='of one core, tokenizer included')
     parser.add_argument('--flops', action='store_true', help="as many operations as CAE's in these minutes")
@@ -141,8 +142,8 @@ class Run:
     @property
     def epochs(self) -> int:
         """As many as the budget allows, the tokenizer's subtracted; a teacher's time is its own."""
-        if self.method == TOKENIZER:
-            return DATA[self.data].tokenizer_epochs
+        if self.method in (TOKENIZER, RANDOM):
+            return DATA[self.data].tokenizer_epochs * (self.method == TOKENIZER)
         cost = self.gflops if self.flops else self.seconds
         budget = self.minutes * 60
         if self.flops:
@@ -153,6 +154,8 @@ class Run:
 
     def cost(self) -> dict:
         """Seconds of one core and operations, and what of these its tokenizer took."""
+        if self.method == RANDOM:
+            return dict(seconds=0., gflops=0.)
         images = self.per_epoch(self.method) * self.epochs
         own = dict(seconds=images * self.seconds(self.method), gflops=images * self.gflops(self.method))
         if self.teacher != TOKENIZER:
@@ -200,7 +203,7 @@ class Run:
         """Train what is not trained yet, and what it needs before."""
         if self.teacher:
             self.before().train()
-        if not self.checkpoint.is_file():
+        if self.method != RANDOM and not self.checkpoint.is_file():
             command('tools/train.py', self.config(), '--amp', '--resume', '--data-root', self.root,
                     '--work-dir', self.folder, '--cfg-options', *self.options(self.epochs),
                     log=self.folder / 'output.log')
@@ -217,19 +220,22 @@ class Run:
         """Its record: what was measured of it."""
         found = dict(epochs=self.epochs, rate=self.rate, date=time.strftime('%Y-%m-%d'),
                      **self.cost())
+        tasks, where = dict(upernet='upernet'), ('--ade20k', self.root)
         if DATA[self.data].labels:
-            found['curve'] = self.curve()
-            found['knn'], found['linear'] = found['curve'][-1][1:]
-            tasks, where = ('attentive', 'finetune'), ('--imagenet', self.root)
-        else:
-            tasks, where = ('upernet',), ('--ade20k', self.root)
+            tasks, where = dict(attentive='attentive', finetune='finetune'), ('--imagenet', self.root)
+            if self.method == RANDOM:
+                tasks |= dict(knn='knn', linear='linear_quick')
+            else:
+                found['curve'] = self.curve()
+                found['knn'], found['linear'] = found['curve'][-1][1:]
         bench = self.folder / 'bench'
         command('tools/benchmark.py', 'configs/benchmark/evidence.py', '--models',
-                f'{self.method}={self.checkpoint}', *where, '--tasks', *tasks, '--seeds', self.seed,
+                f'{self.method}={"none" if self.method == RANDOM else self.checkpoint}', *where,
+                '--tasks', *tasks.values(), '--seeds', self.seed,
                 '--gpus', 0, '--out', bench, log=self.folder / 'benchmark.log')
-        for task in tasks:
+        for name, task in tasks.items():
             [record] = bench.glob(f'cells/*/{task}/*/record.json')
-            found[task] = round(json.loads(record.read_text())['value'], 2)
+            found[name] = round(json.loads(record.read_text())['value'], 2)
         return found
 
 
@@ -322,6 +328,8 @@ def main() -> None:
             for method in args.methods]
     for run in runs:
         key = f'{run.data} {run.method}'
+        if run.method == RANDOM and (args.time or args.rates):
+            continue
         if args.time:
             for each in {TOKENIZER: replace(run, method=TOKENIZER), run.method: run}.values():
                 if f'{run.data} {each.method}' not in read().get('times', {}):

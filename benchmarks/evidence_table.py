@@ -46,7 +46,8 @@ def table(records: dict, data: str, minutes: str) -> str:
     lines.append(['---'] * len(lines[0]))
     for method, runs in groups.items():
         first = runs[0]
-        lines.append([label(method), str(len(runs)), f'{first["rate"]:g}', str(first['epochs']),
+        rate = f'{first["rate"]:g}' if first['epochs'] else ''
+        lines.append([label(method), str(len(runs)), rate, str(first['epochs']),
                       f'{first["seconds"] / 60:.1f}', f'{first["gflops"] / 1000:.0f}',
                       *(cell([run[name] for run in runs if name in run]) for name in columns)])
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)

@@ -48,6 +48,24 @@ def test_the_same_operations(make_run):
     assert mae.epochs != make_run('mae').epochs and mae.folder != make_run('mae').folder
 
 
+def test_random_weights_cost_nothing(make_run, monkeypatch):
+    run, asked = make_run('random'), []
+
+    def bench(*words, log):
+        asked.append([*map(str, words)])
+        for task in ('attentive', 'finetune', 'knn', 'linear_quick'):
+            record = run.folder / f'bench/cells/random/{task}/0/record.json'
+            record.parent.mkdir(parents=True)
+            record.write_text(json.dumps(dict(value=len(task))))
+
+    monkeypatch.setattr(evidence, 'command', bench)
+    run.train()
+    found = run.evaluate()
+    [words] = asked
+    assert 'random=none' in words
+    assert (found['epochs'], found['seconds'], found['knn'], found['linear']) == (0, 0., 3, 12)
+
+
 def test_settings_of_a_run(make_run):
     run = make_run('cae')
     assert run.config() == 'configs/pretrain/cae_vitt_eurosat.py'
@@ -78,9 +96,9 @@ def test_table(make_run, tmp_path, monkeypatch):
     (tmp_path / 'evidence.md').write_text(page)
     evidence_table.write(evidence.read())
     text = (tmp_path / 'evidence.md').read_text()
-    row = f'| cae | 3 | 0.001 | 8 | 12.0 | 5 | {statistics.mean(values):.1f} ± {half:.1f} | 80.0 ± 0.0 |'
+    row = f'| CAE | 3 | 0.001 | 8 | 12.0 | 5 | {statistics.mean(values):.1f} ± {half:.1f} | 80.0 ± 0.0 |'
     assert row in text
-    assert 'old' not in text and 'mae' not in text and text.startswith('a\n')
+    assert 'old' not in text and 'MAE' not in text and text.startswith('a\n')
     assert cv2.imread(str(tmp_path / 'images/evidence_eurosat_12.png')) is not None
 
 
