@@ -1,6 +1,6 @@
 """What matrix products in TF32 or bfloat16 change, simulated on a CPU: codes, features and accuracy.
 
-    python benchmarks/precision.py --data-root DIR --tokenizer work_dirs/dvae_eurosat/epoch_10.pth \
+    python benchmarks/precision.py --data-root DIR --tokenizer work_dirs/dvae_eurosat/epoch_6.pth \
         --encoder work_dirs/cae_vitt_eurosat/epoch_14.pth
 
 Inputs of the products are rounded, as GPUs do, and sums are in float32.
