@@ -155,19 +155,25 @@ def seconds_of(function: Callable, args, enough: float = 1.) -> float:
     return median(timed(calls) for _ in range(3))
 
 
-def measure(name: str, build: Callable, args, batch: int, compiled: bool = False,
+def mode_of(compiled: bool = False, graphs: bool = False, **_) -> str:
+    """How a row's step runs."""
+    return 'compiled' + ', CUDA graphs' * graphs if compiled else 'eager'
+
+
+def measure(name: str, build: Callable, args, batch: int, compiled: bool = False, graphs: bool = False,
             detailed: bool = False) -> dict:
     """A row: the speed and memory of a contender's step, and the time of its parts alone."""
     gc.collect()
     torch.compiler.reset()
-    row = dict(model=name, batch=batch, mode='compiled' if compiled else 'eager')
+    row = dict(model=name, batch=batch, mode=mode_of(compiled, graphs))
     if args.device == 'cuda':
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     try:
         model, wrapper, data = build(args, batch)
         if compiled:
-            compile_model(model, dict(backend='eager') if args.toy else True)
+            compile_model(model, dict(backend='eager') if args.toy else
+                          dict(mode='reduce-overhead') if graphs else True)
         start = time.perf_counter()
         model.train_step(data, wrapper)
         if args.device == 'cuda':
@@ -231,7 +237,8 @@ def pretraining(args, left: Callable[[], float]) -> Iterator[dict]:
     plan = [ours('ViT-B', detailed=True), ours('ViT-B', compiled=True),
             ('mmpretrain CAE ViT-B', mmcae, batch, {}), ('mmpretrain MAE ViT-B', mae, batch, {}),
             ours('ViT-L', detailed=True), ours('ViT-L', compiled=True),
-            ours('ViT-S', detailed=True), ours('ViT-S', compiled=True)]
+            ours('ViT-S', detailed=True), ours('ViT-S', compiled=True),
+            ours('ViT-B', compiled=True, graphs=True), ours('ViT-S', compiled=True, graphs=True)]
     for size in ('ViT-B', 'ViT-L', 'ViT-S') if not args.toy else ():
         plan += [ours(size, scale) for scale in (0.25, 0.5, 2)]
     yield from in_time(plan, args, left)
@@ -260,7 +267,6 @@ def in_time(plan: list[tuple], args, left: Callable[[], float]) -> Iterator[dict
     """Rows of a plan. Nothing begins within the last ten seconds, and no compilation in the last minute."""
     for name, build, batch, how in plan:
         if not args.toy and left() < (60 if how.get('compiled') else 10):
-            yield dict(model=name, batch=batch, mode='compiled' if how.get('compiled') else 'eager',
-                       skipped='no time left')
+            yield dict(model=name, batch=batch, mode=mode_of(**how), skipped='no time left')
         else:
             yield measure(name, build, args, batch, **how)

@@ -117,6 +117,10 @@ class ContextAutoencoder(BaseSelfSupervisor):
                 target = self.neck.project(self.backbone.encode(images, masked)[:, 1:])
         return latent, predicted, target, decoded
 
+    def make_targets(self, target_images: Tensor, positions: Tensor) -> Tensor:
+        """Targets of a step of training: ``get_targets`` of the target generator."""
+        return self.target_generator.get_targets(target_images, positions)
+
     def step_losses(self, images: Tensor, visible: Tensor, masked: Tensor,
                     ids: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """What a step of training needs of ``predict_masked``, without the outputs of the last layer.
@@ -178,7 +182,7 @@ class ContextAutoencoder(BaseSelfSupervisor):
             pairs.append((masked, visible))
             images = images.repeat(2, 1, 1, 1)
         positions = torch.cat([self.head.positions(*pair) for pair in pairs], 1)
-        ids = self.target_generator.get_targets(target_images, positions)
+        ids = self.make_targets(target_images, positions)
         ids = torch.cat(ids.chunk(len(pairs), 1))
         return images, *map(torch.cat, zip(*pairs, strict=True)), ids
 
@@ -229,8 +233,10 @@ class ContextAutoencoder(BaseSelfSupervisor):
         return 3 * (1 + self.paired) * (step - align) + align * (not self.paired) + targets
 
     def compile_forward(self, **options) -> None:
-        """Compile ``step_losses`` with these arguments of torch.compile; making targets stays eager."""
-        self.step_losses = torch.compile(self.step_losses, **{'dynamic': False, **options})
+        """Compile ``make_targets`` and ``step_losses``, with these arguments of torch.compile."""
+        options = {'dynamic': False, **options}
+        self.make_targets = torch.compile(self.make_targets, **options)
+        self.step_losses = torch.compile(self.step_losses, **options)
 
 
 def _drop_tokenizer(module, state, prefix, local_metadata):

@@ -66,10 +66,29 @@ def test_pre_training_is_one_graph(name):
 
 
 def test_with_its_gradients():
+    """And with its targets, which are a graph of their own."""
     model = MODELS.build(TOY).train()
     model.compile_forward(fullgraph=True, backend='aot_eager')
     batch = batch_of(model)
-    assert graphs_of(lambda: total(model(batch, mode='loss')).backward()) == 1
+    assert graphs_of(lambda: total(model(batch, mode='loss')).backward()) == 2
+
+
+@pytest.mark.parametrize('targets', [
+    TOY['target_generator'],
+    dict(type='DiscreteVAE', num_codes=192, hidden_dims=4, allow_random=True),
+    dict(type='TeacherFeatures', allow_random=True, backbone=dict(
+        type='CAEViT', img_size=32, patch_size=8, arch=dict(embed_dims=192, num_layers=2, num_heads=2)))])
+def test_making_targets_is_one_graph(targets, monkeypatch):
+    """Of pixels, codes and features, and they are the same; codes in several parts."""
+    monkeypatch.setattr('cae_mm.models.targets.dalle.rows_at_once', lambda logits: 5)
+    torch.manual_seed(0)
+    model = MODELS.build(dict(TOY, target_generator=targets)).train()
+    images, positions = torch.rand(2, 3, 32, 32), torch.arange(16).expand(2, -1)
+    expected = model.make_targets(images, positions)
+    model.compile_forward(fullgraph=True, backend='eager')
+    assert graphs_of(lambda: torch.testing.assert_close(model.make_targets(images, positions), expected)
+                     ) == 1
+    assert not targets['type'].startswith('Discrete') or len(expected.unique()) > 1
 
 
 def test_every_block_of_a_classifier_is_one_graph():
@@ -105,7 +124,8 @@ def test_two_ranks(on_ranks, optimize_ddp):
 
     [(compiled, pieces), other] = on_ranks(2, work)
     assert other == (compiled, pieces)
-    assert compiled == 1 and (pieces > 1) == optimize_ddp
+    targets = 1  # without parameters, so that DDP never cuts it
+    assert compiled == 1 + targets and (pieces > compiled) == optimize_ddp
 
 
 def test_the_guard_sees_a_graph_break():
