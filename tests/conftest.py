@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
 
 import cae_mm  # noqa: F401  before the tests import mmcv.ops, which may need the operators of cae_mm.ops
 
@@ -65,16 +66,24 @@ def golden(request):
     return directory
 
 
+@pytest.fixture(scope='session')
+def forget_runners():
+    """A function for what mmengine keeps by a runner's name: two of one second share theirs."""
+    def forget():
+        for manager in (DefaultScope, MessageHub, MMLogger, Visualizer):
+            manager._instance_dict.clear()
+    return forget
+
+
 @pytest.fixture(autouse=True)
-def own_state():
+def own_state(forget_runners):
     """A test leaves neither environment nor default scope nor the logger of its runner to the next one."""
     environment = dict(os.environ)
     yield
     os.environ |= environment
     for name in os.environ.keys() - environment.keys() - {'PYTEST_CURRENT_TEST'}:
         del os.environ[name]
-    for manager in (DefaultScope, MMLogger):
-        manager._instance_dict.clear()
+    forget_runners()
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -146,10 +146,11 @@ def run_tool(tmp_path):
 
 
 @pytest.fixture
-def call_tool(tmp_path, monkeypatch):
+def call_tool(tmp_path, monkeypatch, forget_runners):
     """A function that runs the ``main`` of a file of tools/ in this process, which is faster."""
 
     def call(tool, *arguments):
+        forget_runners()  # as a process of its own
         monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.setenv('OMP_NUM_THREADS', '1')
         torch.set_num_threads(1)  # as the commands: sums depend on the number of threads
