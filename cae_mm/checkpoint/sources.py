@@ -5,8 +5,6 @@ from urllib.parse import urlparse
 
 import numpy as np
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError
 from mmengine.dist import barrier, get_local_rank
 from mmengine.fileio import PickleHandler, register_handler
 from mmengine.logging import HistoryBuffer
@@ -52,6 +50,9 @@ def fetch(checkpoint: str | Path | None, sha256: str | None = None) -> Path:
                     f'its path or put it at {path}') from error
         barrier()
     elif url.startswith(HUB):
+        # Only here: timm does without it, too, where there is no network.
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError
         model, _, revision = url.removeprefix(HUB).partition('@')
         try:
             path = Path(hf_hub_download(model, WEIGHTS, revision=revision or None))
