@@ -26,7 +26,6 @@ sys.path.append(str(ROOT / 'tools'))
 RECORDS = ROOT / 'benchmarks/evidence.json'
 RATES = 1e-3, 2e-3  # the first is the configs'
 HELD_OUT = 10  # one in ten images of training, by which rates are chosen
-SEGMENTATION = 'configs/seg/upernet_cae_vitt_camvid.py'
 TOKENIZER, RANDOM = 'tokenizer', 'random'  # the latter is an encoder that is not trained
 
 
@@ -229,7 +228,7 @@ class Run:
                 found['curve'] = self.curve()
                 found['knn'], found['linear'] = found['curve'][-1][1:]
         bench = self.folder / 'bench'
-        command('tools/benchmark.py', 'configs/benchmark/evidence.py', '--models',
+        command('tools/benchmark.py', f'configs/benchmark/evidence_{self.data}.py', '--models',
                 f'{self.method}={"none" if self.method == RANDOM else self.checkpoint}', *where,
                 '--tasks', *tasks.values(), '--seeds', self.seed,
                 '--gpus', 0, '--out', bench, log=self.folder / 'benchmark.log')

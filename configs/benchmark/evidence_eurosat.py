@@ -2,6 +2,4 @@
 _base_ = 'small.py'
 tasks = dict(
     attentive=dict(options=['num_classes={classes}', 'max_epochs=2', 'optim_wrapper.amp=True']),
-    finetune=dict(options=['num_classes={classes}', 'max_epochs=2', 'optim_wrapper.amp=True']),
-    upernet=dict(run='configs/seg/upernet_cae_vitt_camvid.py',
-                 options=['max_iters=300', 'optim_wrapper.amp=True']))
+    finetune=dict(options=['num_classes={classes}', 'max_epochs=2', 'optim_wrapper.amp=True']))
