@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from mmengine.config import Config
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / 'benchmarks'))
@@ -126,3 +127,25 @@ def test_from_end_to_end(tmp_path):
     for record in records['runs'].values():
         assert record['epochs'] == 1
         assert all(0 <= record[task] <= 100 for task in ('knn', 'linear', 'attentive', 'finetune'))
+
+
+def encoder(config):
+    cfg = Config.fromfile(ROOT / config)
+    return {key: cfg.model.backbone.get(key) for key in ('arch', 'patch_size')}
+
+
+@pytest.mark.parametrize('data', evidence.DATA)
+def test_tasks_take_the_encoder_that_is_trained(data):
+    suite = Config.fromfile(ROOT / f'configs/benchmark/evidence_{data}.py')
+    trained = encoder(evidence.METHODS['cae'].config.format(data=data).join(['configs/', '.py']))
+    used = ['upernet'] if data == 'camvid' else ['attentive', 'finetune']
+    assert encoder(suite.encoder) == trained
+    assert all(encoder(suite.tasks[name].run) == trained for name in used)
+
+
+@pytest.mark.parametrize('data, number', [('eurosat', 16), ('flowers', 7), ('camvid', 4)])
+def test_methods_have_configs(data, number):
+    """The first so many: the rest is the ablation, which is made for one kind of images."""
+    for method in [*evidence.METHODS.values()][:number]:
+        assert (ROOT / f'configs/{method.config.format(data=data)}.py').is_file()
+    assert (ROOT / f'configs/{evidence.DATA[data].tokenizer}.py').is_file()
