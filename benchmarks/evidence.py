@@ -4,6 +4,7 @@
     python benchmarks/evidence.py eurosat --data-root DIR --time     # alone on the machine, once
     python benchmarks/evidence.py eurosat --data-root DIR --rates    # on images held out of training
     python benchmarks/evidence.py eurosat --data-root DIR --seeds 0 1 2
+    python benchmarks/evidence.py eurosat --data-root DIR --ablation --seeds 0 1 2
     python benchmarks/evidence.py --table                            # writes docs/evidence.md's tables
 
 Each training runs in bfloat16 on one core, so two calls can share a machine of two. How many epochs a
@@ -72,6 +73,7 @@ METHODS = dict(
     regressor_1=Method(CAE, ('model.neck.depth=1',), TOKENIZER),
     drop_path=Method(CAE, STILL, TOKENIZER),
     masks_24=Method(CAE, (MASKS + '24',), TOKENIZER))
+ABLATION = [*METHODS][7:]  # trained for as many epochs as CAE, whatever a step costs
 
 
 def parse_args() -> argparse.Namespace:
@@ -81,7 +83,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('data', nargs='?', choices=DATA)
     parser.add_argument('--data-root', type=Path, metavar='DIR')
     parser.add_argument('--methods', nargs='+', choices=[RANDOM, *METHODS],
-                        default=[RANDOM, *METHODS][:8])
+                        default=[RANDOM, *(name for name in METHODS if name not in ABLATION)])
+    parser.add_argument('--ablation', dest='methods', action='store_const', const=ABLATION,
+                        help='the methods of the ablation')
     parser.add_argument('--seeds', type=NATURAL, nargs='+', default=[0])
     parser.add_argument('--minutes', type=float, help='of one core, tokenizer included')
     parser.add_argument('--flops', action='store_true', help="as many operations as CAE's in these minutes")
@@ -143,6 +147,8 @@ class Run:
         """As many as the budget allows, the tokenizer's subtracted; a teacher's time is its own."""
         if self.method in (TOKENIZER, RANDOM):
             return DATA[self.data].tokenizer_epochs * (self.method == TOKENIZER)
+        if self.method in ABLATION:
+            return replace(self, method='cae').epochs
         cost = self.gflops if self.flops else self.seconds
         budget = self.minutes * 60
         if self.flops:
@@ -152,9 +158,11 @@ class Run:
         return max(1, round(budget / cost(self.method) / self.per_epoch(self.method)))
 
     def cost(self) -> dict:
-        """Seconds of one core and operations, and what of these its tokenizer took."""
+        """Seconds of one core and operations, and what of these its tokenizer took; none of an ablation."""
         if self.method == RANDOM:
             return dict(seconds=0., gflops=0.)
+        if self.method in ABLATION:
+            return {}
         images = self.per_epoch(self.method) * self.epochs
         own = dict(seconds=images * self.seconds(self.method), gflops=images * self.gflops(self.method))
         if self.teacher != TOKENIZER:
@@ -222,6 +230,8 @@ class Run:
         tasks, where = dict(upernet='upernet'), ('--ade20k', self.root)
         if DATA[self.data].labels:
             tasks, where = dict(attentive='attentive', finetune='finetune'), ('--imagenet', self.root)
+            if self.method in ABLATION:
+                del tasks['finetune']
             if self.method == RANDOM:
                 tasks |= dict(knn='knn', linear='linear_quick')
             else:

@@ -7,7 +7,10 @@ DOCS = Path(__file__).resolve().parents[1] / 'docs'
 # Half the width of a 95 % interval of a mean, in standard errors, for 2, 3, 4 and 5 seeds (Student's t).
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 LABELS = dict(cae='CAE', mae="mmpretrain's MAE", beit="mmpretrain's BEiT", mmcae="mmpretrain's CAE",
-              cae_pixels='CAE, pixels', cae_paired='CAE, paired masks', cae_v2='CAE v2')
+              cae_pixels='CAE, pixels', cae_paired='CAE, paired masks', cae_v2='CAE v2',
+              no_align='no alignment', no_decoder='no decoder', masks_40='40 % masked',
+              masks_60='60 % masked', masks_24="mmpretrain's 38 % masked",
+              regressor_1='regressor of one block', drop_path='drop path 0.1')
 COLUMNS = dict(knn='k-NN', linear='linear', attentive='attentive', finetune='fine-tuned', upernet='mIoU')
 
 
@@ -37,18 +40,20 @@ def grouped(records: dict, data: str) -> dict[tuple[str, str], list[dict]]:
     return {key: [run[1] for run in sorted(runs, key=lambda run: run[0])] for key, runs in found.items()}
 
 
-def table(records: dict, data: str, minutes: str) -> str:
-    """One row for each method that was run for so many minutes."""
-    groups = {key[1]: runs for key, runs in grouped(records, data).items() if key[0] == minutes}
-    columns = [name for name in COLUMNS if any(name in run for runs in groups.values() for run in runs)]
-    names = [COLUMNS[name] for name in columns]
-    lines = [['method', 'seeds', 'rate', 'epochs', 'minutes', 'TFLOP', *names]]
+def table(records: dict, data: str, minutes: str, ablation: bool) -> str:
+    """One row for each method that was run for so many minutes, or for CAE and each of its ablation."""
+    groups = {key[1]: runs for key, runs in grouped(records, data).items() if key[0] == minutes and (
+        ablation and key[1] == 'cae' or ablation != ('seconds' in runs[0]))}
+    columns = [name for name in COLUMNS if any(name in run for runs in groups.values() for run in runs)
+               and not (ablation and name == 'finetune')]
+    cost = [] if ablation else ['minutes', 'TFLOP']
+    lines = [['method', 'seeds', 'rate', 'epochs', *cost, *(COLUMNS[name] for name in columns)]]
     lines.append(['---'] * len(lines[0]))
     for method, runs in groups.items():
         first = runs[0]
         rate = f'{first["rate"]:g}' if first['epochs'] else ''
-        lines.append([label(method), str(len(runs)), rate, str(first['epochs']),
-                      f'{first["seconds"] / 60:.1f}', f'{first["gflops"] / 1000:.0f}',
+        cost = [] if ablation else [f'{first["seconds"] / 60:.1f}', f'{first["gflops"] / 1000:.0f}']
+        lines.append([label(method), str(len(runs)), rate, str(first['epochs']), *cost,
                       *(cell([run[name] for run in runs if name in run]) for name in columns)])
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
 
@@ -60,7 +65,7 @@ def curves(records: dict, data: str, minutes: str, path: Path) -> None:
     import matplotlib.pyplot as plt
     fig, axes = plt.subplots(2, 2, figsize=(9, 6), sharey='row', layout='constrained')
     for (length, method), runs in grouped(records, data).items():
-        if length != minutes or 'curve' not in runs[0]:
+        if length != minutes or not {'curve', 'seconds'} <= runs[0].keys():
             continue
         for row, name in enumerate(('k-NN', 'linear')):
             mean = [statistics.mean(points) for points in zip(
@@ -86,14 +91,13 @@ def write(records: dict) -> None:
     """
     page = DOCS / 'evidence.md'
     text = page.read_text()
-    if not (markers := re.findall(r'<!-- table (\S+ \S+) -->', text)):
+    if not (markers := re.findall(r'<!-- ((table|ablation) (\S+) (\S+)) -->', text)):
         raise ValueError(f'{page} has no place for a table: two lines, <!-- table DATA MINUTES --> and '
                          '<!-- end -->, are one, as in <!-- table eurosat 12 -->')
-    for marker in markers:
-        data, minutes = marker.split()
-        new = f'<!-- table {marker} -->\n{table(records, data, minutes)}\n<!-- end -->'
-        text = re.sub(rf'<!-- table {re.escape(marker)} -->.*?<!-- end -->', lambda _, new=new: new, text,
-                      flags=re.DOTALL)
+    for marker, kind, data, minutes in markers:
+        rows = table(records, data, minutes, kind == 'ablation')
+        text = re.sub(rf'<!-- {re.escape(marker)} -->.*?<!-- end -->',
+                      lambda _, new=f'<!-- {marker} -->\n{rows}\n<!-- end -->': new, text, flags=re.DOTALL)
     page.write_text(text)
     for name in re.findall(r'images/evidence_(\S+?)\.png', text):
         data, minutes = name.split('_')

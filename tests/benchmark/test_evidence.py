@@ -80,6 +80,20 @@ def test_configs_of_all_methods_exist():
         assert (ROOT / 'configs' / f'{method.config.format(data="eurosat")}.py').is_file(), name
 
 
+def test_an_ablation_has_the_epochs_of_cae(make_run, monkeypatch):
+    run, asked = make_run('no_align'), []
+    assert run.epochs == make_run('cae').epochs and run.cost() == {}
+    assert make_run('cae_pixels').method not in evidence.ABLATION
+    monkeypatch.setattr(evidence, 'command', lambda *words, log: asked.append([*map(str, words)]))
+    monkeypatch.setattr(evidence.Run, 'curve', lambda run: [[1, 70., 80.]])
+    record = run.folder / 'bench/cells/no_align/attentive/0/record.json'
+    record.parent.mkdir(parents=True)
+    record.write_text('{"value": 75}')
+    found = run.evaluate()
+    assert (found['knn'], found['linear'], found['attentive']) == (70., 80., 75)
+    assert 'attentive' in asked[0] and 'finetune' not in asked[0]
+
+
 def test_table(make_run, tmp_path, monkeypatch):
     values = [70., 72., 75.]
     for seed, value in enumerate(values):
@@ -87,18 +101,23 @@ def test_table(make_run, tmp_path, monkeypatch):
             epochs=8, rate=1e-3, seconds=720, gflops=5000, before=dict(seconds=100, gflops=900),
             knn=value, linear=80., curve=[[4, value - 5, 75.], [8, value, 80.]]))
     evidence.note('runs', 'eurosat mae 20 0', dict(epochs=9, rate=1e-3, seconds=1, gflops=1, knn=1.))
+    evidence.note('runs', 'eurosat no_align 12 0', dict(epochs=8, rate=1e-3, knn=66., linear=77.,
+                                                        curve=[[8, 66., 77.]]))
     half = 4.303 * statistics.stdev(values) / 3 ** 0.5
     monkeypatch.setattr(evidence_table, 'DOCS', tmp_path)
     (tmp_path / 'images').mkdir()
     page = 'a\n<!-- table eurosat 12 -->\nold\n<!-- end -->\n![b](images/evidence_eurosat_12.png)\n'
+    page += '<!-- ablation eurosat 12 -->\n<!-- end -->\n'
     (tmp_path / 'evidence.md').write_text('no place')
     with pytest.raises(ValueError, match='has no place for a table'):
         evidence_table.write(evidence.read())
     (tmp_path / 'evidence.md').write_text(page)
     evidence_table.write(evidence.read())
     text = (tmp_path / 'evidence.md').read_text()
-    row = f'| CAE | 3 | 0.001 | 8 | 12.0 | 5 | {statistics.mean(values):.1f} ± {half:.1f} | 80.0 ± 0.0 |'
-    assert row in text
+    numbers = f'{statistics.mean(values):.1f} ± {half:.1f} | 80.0 ± 0.0 |'
+    first, second = text.split('<!-- ablation')
+    assert f'| CAE | 3 | 0.001 | 8 | 12.0 | 5 | {numbers}' in first and 'alignment' not in first
+    assert f'| CAE | 3 | 0.001 | 8 | {numbers}\n| no alignment | 1 | 0.001 | 8 | 66.0 | 77.0 |' in second
     assert 'old' not in text and 'MAE' not in text and text.startswith('a\n')
     assert cv2.imread(str(tmp_path / 'images/evidence_eurosat_12.png')) is not None
 
