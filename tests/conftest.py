@@ -79,7 +79,7 @@ def forget_runners():
 def own_state(forget_runners):
     """A test leaves neither environment nor default scope nor the logger of its runner to the next one."""
     environment = dict(os.environ)
-    forget_runners()  # whose output is not captured, when a thread or what is collected has made them since
+    forget_runners()  # a logger made while tests are collected writes to what no test captures
     yield
     os.environ |= environment
     for name in os.environ.keys() - environment.keys() - {'PYTEST_CURRENT_TEST'}:
