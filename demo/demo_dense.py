@@ -26,6 +26,7 @@ from steps import (
     Steps,
     change,
     count,
+    precision,
     print_table,
     train_step,
     train_tokenizer,
@@ -98,7 +99,7 @@ class Task:
             options.append('optim_wrapper.paramwise_cfg.layer_decay_rate=1')
         return Step(f'Train {self.model} {STARTS[start]}', [
             'tools/train.py', self.config, '--work-dir', self.work_dir(out, start), '--data-root',
-            data / self.layout, '--pretrained', pretrained, '--resume',
+            data / self.layout, '--pretrained', pretrained, '--resume', *precision(),
             '--cfg-options', *options], self.work_dir(out, start) / f'{unit}_{length or self.length}.pth')
 
     def results(self, out: Path, start: str) -> dict[str, float]:

@@ -20,6 +20,15 @@ PRETRAIN = 'configs/pretrain/cae_vitt_demo.py'
 TOKENIZER_VIEWS, PRETRAIN_VIEWS = 40_000, 80_000
 
 
+def precision() -> list[str]:
+    """The option for bfloat16, on processors that compute with it: there it halves the time of a step."""
+    try:
+        flags = Path('/proc/cpuinfo').read_text().split()
+    except OSError:
+        return []
+    return ['--amp'] if {'avx512_bf16', 'amx_bf16'} & set(flags) else []
+
+
 @dataclass
 class Step:
     """A command and the file that it leaves behind."""
@@ -102,7 +111,7 @@ def train_step(title: str, config: str, work_dir: Path, data: Path, views: int, 
     epochs = max(1, round(views / (num_images // batch_size * batch_size)))
     return Step(title, [
         'tools/train.py', config, '--work-dir', work_dir, '--data-root', data, '--resume',
-        '--cfg-options', f'train_dataloader.batch_size={batch_size}',
+        *precision(), '--cfg-options', f'train_dataloader.batch_size={batch_size}',
         f'train_cfg.max_epochs={epochs}', f'param_scheduler.warmup_epochs={epochs / 12:.3g}',
         f'default_hooks.checkpoint.interval={max(1, epochs // 8)}', *options],
         work_dir / f'epoch_{epochs}.pth')

@@ -48,3 +48,18 @@ def test_a_signal_reaches_the_command(tmp_path, monkeypatch, sent, received):
     assert process.exitcode == (-sent if sent == signal.SIGKILL else 128 + sent)
     wait_for(tmp_path / 'ended')
     assert (tmp_path / 'ended').read_text() == str(int(received))
+
+
+@pytest.mark.parametrize('flags, options', [('flags\t: fpu avx512f avx512_bf16 amx_tile', ['--amp']),
+                                            ('flags\t: fpu avx512f', []), (None, [])])
+def test_bfloat16_where_the_processor_has_it(monkeypatch, flags, options):
+    for folder in ('demo', 'tools'):
+        monkeypatch.syspath_prepend(ROOT / folder)
+    from steps import precision
+
+    def read_text(path):
+        if flags is None:
+            raise FileNotFoundError(path)
+        return flags
+    monkeypatch.setattr(Path, 'read_text', read_text)
+    assert precision() == options
