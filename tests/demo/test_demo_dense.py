@@ -25,7 +25,7 @@ def demo(out):
 @pytest.mark.slow
 def test_from_end_to_end(tmp_path):
     # What the steps of demo.py leave behind.
-    make_demo_data(tmp_path / 'data', num_scenes=10, num_unlabelled=6, max_scans=8)
+    make_demo_data(tmp_path / 'data', num_scenes=10, max_scans=8)
     (tmp_path / 'data/source.txt').write_text('None')
     (tmp_path / 'data/done.txt').touch()
     (tmp_path / 'tokenizer').mkdir()
@@ -39,7 +39,7 @@ def test_from_end_to_end(tmp_path):
         assert re.search(rf'^{row}( +[-+\d.]+){{3}}$', table, re.M), table
     html = (tmp_path / 'report_dense.html').read_text()
     assert html.count('data:image/png') == 3
-    for start in ('none', f'{tmp_path.name}/pretrain_scenes/epoch_3.pth'):
+    for start in ('none', f'{tmp_path.name}/pretrain_long/epoch_1.pth'):
         assert html.count(f'--pretrained {start}') == 2
     assert html.count('layer_decay_rate=1') == 2
     logs = sorted(tmp_path.glob('*/*/vis_data/scalars.json'))

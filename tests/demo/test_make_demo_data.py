@@ -12,7 +12,7 @@ from demo.make_demo_data import load_photographs, load_scans, make_demo_data
 def data(tmp_path_factory):
     """Demo data of 60 scans and 10 scenes."""
     out = tmp_path_factory.mktemp('demo')
-    return out, make_demo_data(out, copies=1, num_scenes=10, num_unlabelled=6, max_scans=60)
+    return out, make_demo_data(out, copies=1, num_scenes=10, max_scans=60)
 
 
 def test_imagenet_layout(data):
@@ -67,14 +67,8 @@ def test_ade_layout(data):
     assert {0, 1} < seen <= set(range(12)) and len(seen) > 8
 
 
-def test_scenes_without_labels(data):
-    files = list((data[0] / 'scenes/train').iterdir())
-    assert len(files) == data[1]['scenes train'] == 6
-    assert all(cv2.imread(str(path)).shape == (128, 128, 3) for path in files)
-
-
 def test_same_pixels_again(data, tmp_path):
-    make_demo_data(tmp_path, copies=1, num_scenes=10, num_unlabelled=6, max_scans=60)
+    make_demo_data(tmp_path, copies=1, num_scenes=10, max_scans=60)
     for path in (path for path in tmp_path.rglob('*') if path.is_file()):
         assert path.read_bytes() == (data[0] / path.relative_to(tmp_path)).read_bytes(), path
 
