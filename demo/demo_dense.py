@@ -52,7 +52,7 @@ RESULTS = """A start from CAE instead of from scratch took {changed}.
 On {val} pictures that were in no training. Between the two trainings of a model nothing
 differs but the start of the encoder, and that pre-trained layers learn the slower the nearer they are
 to the pixels, as is usual; without pre-training all layers learn at the full rate. With other random
-numbers a result differs by some points: docs/detection_segmentation.md has three seeds."""
+numbers a result differs by some points."""
 CURVES = 'The same numbers while the models were trained.'
 OBJECTS = f"""The first {NUM_PICTURES} of these pictures, with the objects that have a score of at
 least {MIN_SCORE}."""
