@@ -56,14 +56,15 @@ TABLE = 'model.backbone.use_abs_pos_emb=True', 'model.backbone.use_shared_rel_po
 CAE = 'pretrain/cae_vitt_{data}'
 MASKS = 'train_dataloader.dataset.dataset.pipeline.2.num_masked='
 STILL = tuple(f'model.{part}.drop_path_rate=0.1' for part in ('backbone', 'neck', 'head'))
-METHODS = dict(
+COMPARED = dict(
     mae=Method('pretrain/peers/mae_vitt_{data}'),
     beit=Method('pretrain/peers/beit_vitt_{data}', TABLE, TOKENIZER),
     mmcae=Method('pretrain/peers/mmcae_vitt_{data}', (), TOKENIZER),
     cae=Method(CAE, (), TOKENIZER),
     cae_pixels=Method('pretrain/ablation/cae_vitt_{data}_pixels'),
     cae_paired=Method(CAE, ('model.paired=True',), TOKENIZER),
-    cae_v2=Method('pretrain/cae_v2_vitt_{data}', (), 'cae'),
+    cae_v2=Method('pretrain/cae_v2_vitt_{data}', (), 'cae'))
+ABLATION = dict(  # trained for as many epochs as CAE, whatever a step costs
     no_align=Method('pretrain/ablation/cae_vitt_{data}_no_align', (), TOKENIZER),
     no_decoder=Method('pretrain/ablation/cae_vitt_{data}_no_decoder', (), TOKENIZER),
     neither=Method('pretrain/ablation/cae_vitt_{data}_no_align_no_decoder', (), TOKENIZER),
@@ -73,7 +74,7 @@ METHODS = dict(
     regressor_1=Method(CAE, ('model.neck.depth=1',), TOKENIZER),
     drop_path=Method(CAE, STILL, TOKENIZER),
     masks_24=Method(CAE, (MASKS + '24',), TOKENIZER))
-ABLATION = [*METHODS][7:]  # trained for as many epochs as CAE, whatever a step costs
+METHODS = COMPARED | ABLATION
 
 
 def parse_args() -> argparse.Namespace:
@@ -83,8 +84,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('data', nargs='?', choices=DATA)
     parser.add_argument('--data-root', type=Path, metavar='DIR')
     parser.add_argument('--methods', nargs='+', choices=[RANDOM, *METHODS],
-                        default=[RANDOM, *(name for name in METHODS if name not in ABLATION)])
-    parser.add_argument('--ablation', dest='methods', action='store_const', const=ABLATION,
+                        default=[RANDOM, *COMPARED])
+    parser.add_argument('--ablation', dest='methods', action='store_const', const=[*ABLATION],
                         help='the methods of the ablation')
     parser.add_argument('--seeds', type=NATURAL, nargs='+', default=[0])
     parser.add_argument('--minutes', type=float, help='of one core, tokenizer included')
