@@ -79,7 +79,7 @@ def curves(records: dict, data: str, minutes: str, path: Path) -> None:
                 axis.plot(x, mean, marker='o', label=label(method))
                 axis.set(ylabel=f'{name}, %', xlabel=title)
                 axis.grid(alpha=.3)
-    axes[0, 0].legend(fontsize=8)
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc='outside upper center', ncols=4, fontsize=8)
     fig.savefig(path, dpi=120)
 
 
