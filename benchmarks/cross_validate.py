@@ -14,34 +14,33 @@ from mmengine.config import Config
 from torch import Tensor
 
 from cae_mm.evaluation.features import extract_features, labelled_loader
-from cae_mm.evaluation.knn import vote
-from cae_mm.evaluation.lbfgs_probe import fit
+from cae_mm.evaluation.knn import knn_ranking
+from cae_mm.evaluation.lbfgs_probe import lbfgs_probe
 from cae_mm.evaluation.protocol import load_encoder
 
 PENALTY = 1e-3
 
 
-def leave_one_out(features: Tensor, labels: Tensor, k: int = 10, temperature: float = 0.07) -> float:
+def leave_one_out(features: Tensor, labels: Tensor, k: int = 10) -> float:
     """Per cent of images (n, C) that the k nearest others give their label (n,)."""
     right = 0
     for i in range(len(labels)):
         others = torch.arange(len(labels)) != i
-        ranking = vote(features[others], labels[others], features[i:i + 1], [k], temperature, 2**14)
-        right += int(ranking[0, 0, 0]) == int(labels[i])
+        ranking = knn_ranking(features[others], labels[others], features[i:i + 1], k)[k]
+        right += int(ranking[0, 0] == labels[i])
     return 100 * right / len(labels)
 
 
 def folded_probe(features: Tensor, labels: Tensor, folds: int = 5) -> float:
     """Per cent of images (n, C) that a linear probe of the other folds gives their label (n,)."""
-    right, order = 0, torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    right, order = 0., torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     for held in order.chunk(folds):
         others = torch.ones(len(labels), dtype=torch.bool)
         others[held] = False
-        mean, std = features[others].mean(0), features[others].std(0) + 1e-6
-        weight = fit((features[others] - mean) / std, labels[others], int(labels.max()) + 1, PENALTY)
-        logits = torch.addmm(weight[-1], (features[held] - mean) / std, weight[:-1])
-        right += (logits.argmax(1) == labels[held]).sum().item()
-    return 100 * right / len(labels)
+        found = lbfgs_probe((features[others], labels[others]), (features[held], labels[held]),
+                            penalties=[PENALTY])
+        right += found['linear/top1'] * len(held)
+    return right / len(labels)
 
 
 def main() -> None:
