@@ -117,3 +117,21 @@ def test_what_makes_another_cell(data, models, tmp_path):
     (tmp_path / 'a.pth').write_bytes(b'weights')
     (data['imagenet'] / 'train/cat/1.jpg').write_bytes(b'one more')
     assert folder() != first
+
+
+def test_each_fine_tuning_of_mmpretrain_differs_in_one_thing(data, models, tmp_path):
+    suite = read_suite(CONFIGS / 'evidence_mmpretrain.py')
+    tasks = [suite.tasks[name] for name in ('finetune', 'finetune_half', 'finetune_quarter')]
+    ours, half, quarter = (
+        {key: value for key, value in cell.config.to_dict().items() if not key.startswith('_')}
+        for cell in cells_of(suite, models[:1], tasks, [0], data, tmp_path / 'out', 0))
+    changed = ({key for key in ours | other if ours.get(key) != other.get(key)}
+               for other in (half, quarter))
+    assert [*changed] == [{'data_preprocessor', 'model'}, {'train_dataloader'}]
+    assert half['data_preprocessor']['mean'] == half['data_preprocessor']['std'] == [127.5] * 3
+    sizes = [cfg['train_dataloader'].pop('batch_size') for cfg in (ours, quarter)]
+    assert sizes[0] == 4 * sizes[1] and ours['train_dataloader'] == quarter['train_dataloader']
+    for part in (ours['model'], half['model']):
+        part.pop('data_preprocessor', None)
+        part['backbone']['init_cfg'].pop('trained_with', None)
+    assert ours['model'] == half['model']
