@@ -7,9 +7,9 @@ DOCS = Path(__file__).resolve().parents[1] / 'docs'
 # Half the width of a 95 % interval of a mean, in standard errors, for 2, 3, 4 and 5 seeds (Student's t).
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 LABELS = dict(cae='CAE', mae="mmpretrain's MAE", beit="mmpretrain's BEiT", mmcae="mmpretrain's CAE",
-              cae_pixels='CAE, pixels', cae_paired='CAE, paired masks', cae_v2='CAE v2',
-              no_align='no alignment', no_decoder='no decoder', masks_40='40 % masked',
-              masks_60='60 % masked', masks_24="mmpretrain's 38 % masked",
+              cae_pixels='CAE, pixels', cae_paired='CAE, paired masks',
+              cae_v2='CAE v2, its teacher not counted', no_align='no alignment', no_decoder='no decoder',
+              masks_40='40 % masked', masks_60='60 % masked', masks_24="mmpretrain's 38 % masked",
               regressor_1='regressor of one block', drop_path='drop path 0.1')
 COLUMNS = dict(knn='k-NN', linear='linear', attentive='attentive', finetune='fine-tuned', upernet='mIoU')
 
