@@ -54,6 +54,7 @@ DATA = dict(
 # BEiT with a table of positions instead of relative ones: so that all encoders are of one kind.
 TABLE = 'model.backbone.use_abs_pos_emb=True', 'model.backbone.use_shared_rel_pos_bias=False'
 CAE = 'pretrain/cae_vitt_{data}'
+WHOLE = 'pretrain/ablation/cae_vitt_{data}_whole'
 MASKS = 'train_dataloader.dataset.dataset.pipeline.2.num_masked='
 STILL = tuple(f'model.{part}.drop_path_rate=0.1' for part in ('backbone', 'neck', 'head'))
 COMPARED = dict(
@@ -61,19 +62,20 @@ COMPARED = dict(
     beit=Method('pretrain/peers/beit_vitt_{data}', TABLE, TOKENIZER),
     mmcae=Method('pretrain/peers/mmcae_vitt_{data}', (), TOKENIZER),
     cae=Method(CAE, (), TOKENIZER),
+    cae_whole=Method(WHOLE, (), TOKENIZER),
     cae_pixels=Method('pretrain/ablation/cae_vitt_{data}_pixels'),
-    cae_paired=Method(CAE, ('model.paired=True',), TOKENIZER),
-    cae_v2=Method('pretrain/cae_v2_vitt_{data}', (), 'cae'))
-ABLATION = dict(  # trained for as many epochs as CAE, whatever a step costs
+    cae_paired=Method(WHOLE, ('model.paired=True',), TOKENIZER),
+    cae_v2=Method('pretrain/cae_v2_vitt_{data}', (), 'cae_whole'))
+ABLATION = dict(  # trained for as many epochs as the whole, whatever a step costs
     no_align=Method('pretrain/ablation/cae_vitt_{data}_no_align', (), TOKENIZER),
     no_decoder=Method('pretrain/ablation/cae_vitt_{data}_no_decoder', (), TOKENIZER),
-    neither=Method('pretrain/ablation/cae_vitt_{data}_no_align_no_decoder', (), TOKENIZER),
+    neither=Method(CAE, (), TOKENIZER),
     random_masks=Method('pretrain/ablation/cae_vitt_{data}_random_masks', (), TOKENIZER),
-    masks_40=Method(CAE, (MASKS + '26',), TOKENIZER),
-    masks_60=Method(CAE, (MASKS + '38',), TOKENIZER),
-    regressor_1=Method(CAE, ('model.neck.depth=1',), TOKENIZER),
-    drop_path=Method(CAE, STILL, TOKENIZER),
-    masks_24=Method(CAE, (MASKS + '24',), TOKENIZER))
+    masks_40=Method(WHOLE, (MASKS + '26',), TOKENIZER),
+    masks_60=Method(WHOLE, (MASKS + '38',), TOKENIZER),
+    regressor_1=Method(WHOLE, ('model.neck.depth=1',), TOKENIZER),
+    drop_path=Method(WHOLE, STILL, TOKENIZER),
+    masks_24=Method(WHOLE, (MASKS + '24',), TOKENIZER))
 METHODS = COMPARED | ABLATION
 
 
@@ -149,7 +151,7 @@ class Run:
         if self.method in (TOKENIZER, RANDOM):
             return DATA[self.data].tokenizer_epochs * (self.method == TOKENIZER)
         if self.method in ABLATION:
-            return replace(self, method='cae').epochs
+            return replace(self, method='cae_whole').epochs
         cost = self.gflops if self.flops else self.seconds
         budget = self.minutes * 60
         if self.flops:

@@ -6,9 +6,10 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parents[1] / 'docs'
 # Half the width of a 95 % interval of a mean, in standard errors, for 2, 3, 4 and 5 seeds (Student's t).
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
-LABELS = dict(cae='CAE', mae="mmpretrain's MAE", beit="mmpretrain's BEiT", mmcae="mmpretrain's CAE",
-              cae_pixels='CAE, pixels', cae_paired='CAE, paired masks',
-              cae_v2='CAE v2, its teacher not counted', no_align='no alignment', no_decoder='no decoder',
+LABELS = dict(cae='CAE', cae_whole='CAE, whole', mae="mmpretrain's MAE", beit="mmpretrain's BEiT",
+              mmcae="mmpretrain's CAE", cae_pixels='CAE, whole, pixels',
+              cae_paired='CAE, whole, paired masks', cae_v2='CAE v2, its teacher not counted',
+              no_align='no alignment', no_decoder='no decoder',
               masks_40='40 % masked', masks_60='60 % masked', masks_24="mmpretrain's 38 % masked",
               regressor_1='regressor of one block', drop_path='drop path 0.1')
 COLUMNS = dict(knn='k-NN', linear='linear', attentive='attentive', finetune='fine-tuned', upernet='mIoU')
@@ -43,7 +44,7 @@ def grouped(records: dict, data: str) -> dict[tuple[str, str], list[dict]]:
 def table(records: dict, data: str, minutes: str, ablation: bool) -> str:
     """One row for each method that was run for so many minutes, or for CAE and each of its ablation."""
     groups = {key[1]: runs for key, runs in grouped(records, data).items() if key[0] == minutes and (
-        ablation and key[1] == 'cae' or ablation != ('seconds' in runs[0]))}
+        ablation and key[1] == 'cae_whole' or ablation != ('seconds' in runs[0]))}
     columns = [name for name in COLUMNS if any(name in run for runs in groups.values() for run in runs)
                and not (ablation and name == 'finetune')]
     cost = [] if ablation else ['minutes', 'TFLOP']

@@ -5,7 +5,7 @@
 _base_ = ['../_base_/default_runtime.py', '../_base_/datasets/cls_small.py']
 data_root = 'data/eurosat'
 num_classes = 10
-pretrained = 'work_dirs/cae_vitt_eurosat/epoch_10.pth'
+pretrained = 'work_dirs/cae_vitt_eurosat/epoch_15.pth'
 
 # Keys that change results.
 model = dict(

@@ -5,7 +5,7 @@
 _base_ = './finetune_cae_vitt_eurosat.py'
 data_root = 'data/flowers'
 num_classes = 5
-pretrained = 'work_dirs/cae_vitt_flowers/epoch_60.pth'
+pretrained = 'work_dirs/cae_vitt_flowers/epoch_85.pth'
 
 # Keys that change results.
 model = dict(

@@ -4,7 +4,7 @@
 # Other classes than COCO's: --cfg-options classes=FILE
 _base_ = './mask_rcnn_cae_vitb_1x_coco.py'
 data_root = 'data/coco'
-pretrained = 'work_dirs/cae_vitt_eurosat/epoch_10.pth'
+pretrained = 'work_dirs/cae_vitt_eurosat/epoch_15.pth'
 
 # Keys that change results.
 strides = [2, 4, 8, 16]  # of patches of 8 px, from a quarter to twice

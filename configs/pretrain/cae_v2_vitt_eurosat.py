@@ -2,7 +2,7 @@
 # parameters. tokenizer=CHECKPOINT of the teacher, e.g. of cae_vitt_eurosat or peers/mae_vitt_eurosat.
 #   tools/train.py configs/pretrain/cae_v2_vitt_eurosat.py --data-root DIR
 _base_ = './cae_vitt_eurosat.py'
-tokenizer = 'work_dirs/cae_vitt_eurosat/epoch_10.pth'
+tokenizer = 'work_dirs/cae_vitt_eurosat/epoch_15.pth'
 
 # Keys that change results.
 model = dict(

@@ -2,7 +2,7 @@
 # parameters. tokenizer=CHECKPOINT of the teacher, e.g. of cae_vitt_flowers or peers/mae_vitt_flowers.
 #   tools/train.py configs/pretrain/cae_v2_vitt_flowers.py --data-root DIR
 _base_ = './cae_vitt_flowers.py'
-tokenizer = 'work_dirs/cae_vitt_flowers/epoch_60.pth'
+tokenizer = 'work_dirs/cae_vitt_flowers/epoch_85.pth'
 
 # Keys that change results.
 model = dict(

@@ -3,7 +3,7 @@
 #   tools/train.py configs/seg/upernet_cae_vitt_small.py --data-root DIR --pretrained CHECKPOINT
 _base_ = './upernet_cae_vitt_camvid.py'
 data_root = 'data/camvid'
-pretrained = 'work_dirs/cae_vitt_eurosat/epoch_10.pth'
+pretrained = 'work_dirs/cae_vitt_eurosat/epoch_15.pth'
 
 # Keys that change results.
 crop_size = (128, 128)

@@ -1,5 +1,5 @@
 # The small CAE that decodes normalised pixels, MAE's target: no tokenizer needed.
-_base_ = '../cae_vitt_eurosat.py'
+_base_ = './cae_vitt_eurosat_whole.py'
 tokenizer = None
 model = dict(
     head=dict(num_outputs=192),  # 3 * 8 * 8

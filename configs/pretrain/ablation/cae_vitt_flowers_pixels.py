@@ -1,5 +1,5 @@
 # The small CAE for flowers that decodes normalised pixels, MAE's target: no tokenizer needed.
-_base_ = '../cae_vitt_flowers.py'
+_base_ = './cae_vitt_flowers_whole.py'
 tokenizer = None
 model = dict(
     head=dict(num_outputs=432),  # 3 * 12 * 12
