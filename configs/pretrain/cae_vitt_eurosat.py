@@ -1,4 +1,4 @@
-# A small CAE for 64 px images such as EuroSAT's: 3.70 M parameters, 20 minutes on 2 CPU cores. In so short
+# A small CAE for 64 px images such as EuroSAT's: 3.70 M parameters, 35 minutes of one CPU core. In so short
 # a training the alignment and the decoder's blocks are not worth their time (docs/evidence.md), so this one
 # has neither; ablation/cae_vitt_eurosat_whole.py has both.
 #   tools/train.py configs/tokenizer/dvae_eurosat.py --data-root DIR
