@@ -1,6 +1,6 @@
 # A small CAE for photographs of about 100 px, such as the five kinds of tf_flowers at 96 px: 3.75 M
-# parameters, 35 minutes on 2 CPU cores. It has neither alignment nor decoder, for the reason that
-# cae_vitt_eurosat.py gives; ablation/cae_vitt_flowers_whole.py has both.
+# parameters. It has neither alignment nor decoder, for the reason that cae_vitt_eurosat.py gives;
+# ablation/cae_vitt_flowers_whole.py has both, and steps that take 1.45 times as long.
 #   tools/train.py configs/tokenizer/dvae_eurosat.py --data-root DIR --work-dir work_dirs/dvae_flowers \
 #       --cfg-options train_cfg.max_epochs=34
 #   tools/train.py configs/pretrain/cae_vitt_flowers.py --data-root DIR
