@@ -65,7 +65,7 @@ COMPARED = dict(
     cae_whole=Method(WHOLE, (), TOKENIZER),
     cae_pixels=Method('pretrain/ablation/cae_vitt_{data}_pixels'),
     cae_paired=Method(WHOLE, ('model.paired=True',), TOKENIZER),
-    cae_v2=Method('pretrain/cae_v2_vitt_{data}', (), 'cae_whole'))
+    cae_v2=Method('pretrain/cae_v2_vitt_{data}', (), 'cae'))
 ABLATION = dict(  # trained for as many epochs as the whole, whatever a step costs
     no_align=Method('pretrain/ablation/cae_vitt_{data}_no_align', (), TOKENIZER),
     no_decoder=Method('pretrain/ablation/cae_vitt_{data}_no_decoder', (), TOKENIZER),
