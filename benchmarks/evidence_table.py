@@ -32,12 +32,20 @@ def cell(values: list[float]) -> str:
 
 
 def grouped(records: dict, data: str) -> dict[tuple[str, str], list[dict]]:
-    """The runs on some images, by minutes and method, in order of seeds."""
+    """The runs on some images, by minutes and method, in order of seeds.
+
+    Raises:
+        ValueError: when seeds of a method were trained for other lengths.
+    """
     found = {}
     for key, record in records.get('runs', {}).items():
         name, method, minutes, seed = key.split()
         if name == data:
             found.setdefault((minutes, method), []).append((int(seed), record))
+    for key, runs in found.items():
+        if len(lengths := {record['epochs'] for _, record in runs}) > 1:
+            raise ValueError(f'{data} {key[1]} has seeds of {sorted(lengths)} epochs, which make no mean: '
+                             'remove those of the former length from evidence.json, and run again')
     return {key: [run[1] for run in sorted(runs, key=lambda run: run[0])] for key, runs in found.items()}
 
 

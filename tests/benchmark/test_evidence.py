@@ -126,6 +126,9 @@ def test_table(make_run, tmp_path, monkeypatch):
             '| no alignment | 1 | 0.001 | 8 | 66.0 | 77.0 |') in second and '| CAE |' not in second
     assert 'old' not in text and 'MAE' not in text and text.startswith('a\n')
     assert cv2.imread(str(tmp_path / 'images/evidence_eurosat_12.png')) is not None
+    evidence.note('runs', 'eurosat cae 12 3', dict(epochs=9, rate=1e-3, seconds=1, gflops=1, knn=1.))
+    with pytest.raises(ValueError, match=r'eurosat cae has seeds of \[8, 9\] epochs'):
+        evidence_table.write(evidence.read())
 
 
 @pytest.mark.slow
