@@ -35,9 +35,9 @@ PAINTED = """Half of the patches are hidden. From the others the model predicts 
 hidden ones, and the tokenizer's decoder turns codes into pixels. The last column decodes the
 true codes: no prediction can look better. The images were in no training, unless the data has
 no validation part."""
-PRETRAINED = """Two losses fall: the predicted codes approach the true ones (reconstruction),
-and the predicted representations approach those that the encoder gives the hidden patches
-(alignment)."""
+PRETRAINED = """The loss falls: the predicted codes approach the true ones. Alignment, the other
+half of CAE, of predicted representations to the encoder's own, is not worth its time in so short a
+training: docs/evidence.md."""
 TOKENIZED = """A discrete VAE learns to describe each patch by one code. Codes that are never
 used would be wasted; the perplexity is the number of codes in effective use."""
 

@@ -42,7 +42,7 @@ STARTS = {'scratch': 'from scratch', 'cae': 'from CAE'}
 NUM_PICTURES = 4
 MIN_SCORE, MIN_PIXELS = 0.5, 15  # of an object; of a segment that gets a name
 LABELLED = 64  # of the 320 scenes for training
-PRETRAIN_VIEWS = 240_000
+PRETRAIN_VIEWS = 336_000
 
 LEAD = """Two models that find digits, each trained twice on the same {labelled} labelled pictures: once
 with an encoder that CAE pre-trained on {single:,} pictures of single digits without labels, and once from

@@ -17,7 +17,7 @@ sys.path.append(str(ROOT / 'tools'))  # terminal.py, for the demos too
 TOKENIZER = 'configs/tokenizer/dvae_demo.py'
 PRETRAIN = 'configs/pretrain/cae_vitt_demo.py'
 # Images that each training sees; with fewer different ones there are more epochs.
-TOKENIZER_VIEWS, PRETRAIN_VIEWS = 40_000, 80_000
+TOKENIZER_VIEWS, PRETRAIN_VIEWS = 40_000, 112_000
 
 
 def precision() -> list[str]:

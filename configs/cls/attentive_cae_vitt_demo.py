@@ -1,5 +1,5 @@
 # Attentive probing of the demo's CAE on its 64 px images of digits: its encoder is frozen.
-#   tools/train.py configs/cls/attentive_cae_vitt_demo.py --pretrained demo_out/pretrain/epoch_10.pth
+#   tools/train.py configs/cls/attentive_cae_vitt_demo.py --pretrained demo_out/pretrain/epoch_14.pth
 _base_ = './finetune_cae_vitt_demo.py'
 
 # Keys that change results.

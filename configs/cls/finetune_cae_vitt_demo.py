@@ -1,8 +1,8 @@
 # Fine-tune the demo's CAE on its 64 px images of digits: two minutes on 2 CPU cores.
-#   tools/train.py configs/cls/finetune_cae_vitt_demo.py --pretrained demo_out/pretrain/epoch_10.pth
+#   tools/train.py configs/cls/finetune_cae_vitt_demo.py --pretrained demo_out/pretrain/epoch_14.pth
 _base_ = './finetune_cae_vitt_eurosat.py'
 data_root = 'demo_out/data/imagenet'
-pretrained = 'demo_out/pretrain/epoch_10.pth'
+pretrained = 'demo_out/pretrain/epoch_14.pth'
 
 # Keys that change results.
 model = dict(

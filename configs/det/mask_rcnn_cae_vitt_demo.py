@@ -1,12 +1,12 @@
 # Mask R-CNN on the demo's CAE, for the demo's scenes of digits, 128 x 128: minutes on 2 CPU cores.
-#   tools/train.py configs/det/mask_rcnn_cae_vitt_demo.py --pretrained demo_out/pretrain/epoch_10.pth
+#   tools/train.py configs/det/mask_rcnn_cae_vitt_demo.py --pretrained demo_out/pretrain/epoch_14.pth
 # The same network from scratch; the decay with depth is for pre-trained layers:
 #   ... --pretrained none --cfg-options optim_wrapper.paramwise_cfg.layer_decay_rate=1
 _base_ = './mask_rcnn_cae_vitb_1x_coco.py'
 data_root = 'demo_out/data/coco'
 num_classes = 10
 classes = [*map(str, range(10))]
-pretrained = 'demo_out/pretrain/epoch_10.pth'
+pretrained = 'demo_out/pretrain/epoch_14.pth'
 
 # Keys that change results.
 strides = [2, 4, 8, 16]  # of patches of 8 px, from a quarter to twice

@@ -1,11 +1,11 @@
 # UperNet on the demo's CAE, for the demo's scenes of digits, 128 x 128: minutes on 2 CPU cores.
-#   tools/train.py configs/seg/upernet_cae_vitt_demo.py --pretrained demo_out/pretrain/epoch_10.pth
+#   tools/train.py configs/seg/upernet_cae_vitt_demo.py --pretrained demo_out/pretrain/epoch_14.pth
 # The same network from scratch; the decay with depth is for pre-trained layers:
 #   ... --pretrained none --cfg-options optim_wrapper.paramwise_cfg.layer_decay_rate=1
 _base_ = './upernet_cae_vitt_camvid.py'
 data_root = 'demo_out/data/ade'
 classes = ['background', *map(str, range(10))]
-pretrained = 'demo_out/pretrain/epoch_10.pth'
+pretrained = 'demo_out/pretrain/epoch_14.pth'
 
 # Keys that change results.
 crop_size = (128, 128)

@@ -38,7 +38,7 @@ def here(scenes, tmp_path, monkeypatch):
     (tmp_path / 'demo_out/pretrain').mkdir(parents=True)
     encoder = CAEViT(dict(embed_dims=128, num_layers=6, num_heads=4), img_size=64, patch_size=8)
     torch.save({f'backbone.{name}': value for name, value in encoder.state_dict().items()},
-               'demo_out/pretrain/epoch_10.pth')
+               'demo_out/pretrain/epoch_14.pth')
     for split in ('train', 'val'):
         for label in '0123456789':
             folder = tmp_path / 'demo_out/data/imagenet' / split / label
