@@ -1,5 +1,6 @@
-# A small CAE on the demo's 64 px images: 1.7 M parameters, minutes on 2 CPU cores. Like the other small ones
-# it has neither alignment nor blocks in the decoder, which are not worth their time here (docs/evidence.md).
+# A small CAE on the demo's 64 px images: 1.7 M parameters, minutes on 2 CPU cores. Like the other small
+# ones it has neither alignment nor blocks in the decoder, which are not worth their time here
+# (docs/evidence.md).
 #   tools/train.py configs/pretrain/cae_vitt_demo.py --cfg-options tokenizer=PATH
 _base_ = ['../_base_/default_runtime.py', '../_base_/datasets/pretrain_small.py',
           '../_base_/schedules/cae_pretrain.py', '../_base_/models/dvae_small.py']

@@ -77,7 +77,7 @@ def test_memory_of_large_steps(path, batch, settings):
 
 
 def test_operations_are_those_that_the_model_counts():
-    cfg = Config.fromfile(CONFIGS / 'pretrain/cae_vitt_demo.py')
+    cfg = Config.fromfile(CONFIGS / 'pretrain/ablation/cae_vitt_eurosat_whole.py')
     cfg.model.target_generator.update(init_cfg=None, allow_random=True)
     step = trace_step(cfg, draw_samples(cfg, 1)[0][0], 2, amp=False)
     model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
@@ -89,14 +89,14 @@ def test_operations_are_those_that_the_model_counts():
     assert step.optimizer - 2 * step.weights == 4 * len(trained)  # two moments, and a count for each tensor
 
 
-def demo():
-    cfg = Config.fromfile(CONFIGS / 'pretrain/cae_vitt_demo.py')
+def whole_cae():
+    cfg = Config.fromfile(CONFIGS / 'pretrain/ablation/cae_vitt_eurosat_whole.py')
     cfg.model.target_generator.update(init_cfg=None, allow_random=True)
     return cfg, draw_samples(cfg, 1, (128, 128))[0][0]
 
 
 def test_memory_of_one_of_two_processes(on_ranks):
-    cfg, sample = demo()
+    cfg, sample = whole_cae()
     measured = on_ranks(2, lambda: measured_peak(cfg, sample, 16, ShardedModel))
     whole, traced = trace_step(cfg, sample, 16, False), trace_step(cfg, sample, 16, False, ranks=2)
     assert [traced.peak] * 2 == pytest.approx(measured, rel=0.1)
@@ -105,7 +105,7 @@ def test_memory_of_one_of_two_processes(on_ranks):
 
 
 def test_what_one_of_many_processes_sends():
-    cfg, sample = demo()
+    cfg, sample = whole_cae()
     step = trace_step(cfg, sample, 2, amp=False, ranks=64)
     model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
     units = {name: [sum(p.numel() for p in block.parameters()) for block in part.children()]
