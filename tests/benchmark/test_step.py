@@ -76,10 +76,15 @@ def test_memory_of_large_steps(path, batch, settings):
     compare(path, batch, **settings)
 
 
-def test_operations_are_those_that_the_model_counts():
+def whole_cae():
     cfg = Config.fromfile(CONFIGS / 'pretrain/ablation/cae_vitt_eurosat_whole.py')
     cfg.model.target_generator.update(init_cfg=None, allow_random=True)
-    step = trace_step(cfg, draw_samples(cfg, 1)[0][0], 2, amp=False)
+    return cfg, draw_samples(cfg, 1, (128, 128))[0][0]
+
+
+def test_operations_are_those_that_the_model_counts():
+    cfg, sample = whole_cae()
+    step = trace_step(cfg, sample, 2, amp=False)
     model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
     assert step.operations == pytest.approx(model.flops_per_image(), rel=0.03)
     assert step.forward.keys() >= {'backbone', 'neck', 'head', 'target_generator'}
@@ -87,12 +92,6 @@ def test_operations_are_those_that_the_model_counts():
     trained = [p.numel() for p in model.parameters() if p.requires_grad]
     assert step.weights == 4 * sum(trained) and sum(step.parameters.values()) > sum(trained)
     assert step.optimizer - 2 * step.weights == 4 * len(trained)  # two moments, and a count for each tensor
-
-
-def whole_cae():
-    cfg = Config.fromfile(CONFIGS / 'pretrain/ablation/cae_vitt_eurosat_whole.py')
-    cfg.model.target_generator.update(init_cfg=None, allow_random=True)
-    return cfg, draw_samples(cfg, 1, (128, 128))[0][0]
 
 
 def test_memory_of_one_of_two_processes(on_ranks):
