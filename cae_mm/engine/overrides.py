@@ -56,7 +56,7 @@ def apply_options(cfg: Config, options: dict) -> None:
                     f'uses its {key}={old[key]} nowhere' if old[key] is not None else f'has no {key}')
                 + ''.join(f', but {name}' for name in cfg.get('train_cfg') or ()
                           if name.startswith('max_') and key.startswith('max_')))
-        if value != old[key]:
+        if cfg[key] != old[key]:
             number, where = sum(places.values()), ', '.join(places)
             cfg.changes.append(f'{key}={cfg[key]}: {number} place{"s" * (number > 1)} ({where})')
     check_values(cfg)
@@ -85,6 +85,9 @@ def set_data_root(cfg: Config, key: str, old: dict) -> Counter:
     """
     roots = [cfg.data_root] if isinstance(cfg.data_root, str) else list(cfg.data_root)
     before, places = (old['data_root'] or '').rstrip('/'), Counter()
+    if before and [root.rstrip('/') for root in roots] == [before]:
+        cfg.data_root = old['data_root']  # the config's own: everything is in its place
+        return Counter(data_root=1)
     if len(roots) > 1:
         for leaf in list(leaf_datasets(cfg.train_dataloader.dataset)):
             if before in ('', leaf.get('data_root', '').rstrip('/')):

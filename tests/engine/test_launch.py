@@ -53,6 +53,13 @@ def test_data_root_is_moved_everywhere(load, options):
     assert cfg.data_root == '/new'
 
 
+@pytest.mark.parametrize('root', ['data/birds', 'data/birds/'])
+def test_the_data_root_of_the_config_itself(load, root):
+    for options in (['--data-root', root], ['--cfg-options', f'data_root={root}']):
+        cfg = load(*options)
+        assert cfg.to_dict() == load().to_dict() and cfg.changes == []
+
+
 def test_shards_take_the_place_of_the_folder():
     parser = argparse.ArgumentParser()
     add_config_options(parser)
