@@ -1,7 +1,7 @@
 """What a training will take: memory, hours, cores for the loader and disk, before it runs."""
 import inspect
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 from mmengine.config import Config
@@ -33,16 +33,17 @@ class Estimate:
         # Views of pre-training, which are in a dict, have one size.
         samples.sort(key=lambda sample: getattr(sample['inputs'], 'nbytes', 0))
         self.usual, self.largest = samples[SAMPLES // 2], samples[-1]
+        self.trace = cache(partial(trace_step, self.cfg, self.largest, amp=True))
 
     @cached_property
     def step(self) -> Step:
         """With the config's batch, of the largest images."""
-        return trace_step(self.cfg, self.largest, self.batch, amp=True)
+        return self.trace(self.batch)
 
     @cached_property
     def shared(self) -> Step:
         """Of one of the processes that share the model out, with a group that sends nothing."""
-        return trace_step(self.cfg, self.largest, self.batch, amp=True, ranks=self.gpus)
+        return self.trace(self.batch, ranks=self.gpus)
 
     @cached_property
     def operations(self) -> Step:
@@ -60,7 +61,8 @@ class Estimate:
 
         A line through two steps in which activations outweigh the rest, and what the optimizer needs.
         """
-        trace = partial(trace_step, self.cfg, self.largest, amp=True, checkpointing=checkpointing)
+        own = checkpointing is None or checkpointing == self.cfg.model.backbone.get('with_cp', False)
+        trace = self.trace if own else partial(self.trace, checkpointing=checkpointing)
         batch = max(2, self.batch)
         while (low := trace(batch)).activations < 3 * low.weights:
             batch *= 2

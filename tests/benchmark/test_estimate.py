@@ -36,6 +36,7 @@ def test_the_largest_batch_fits_and_the_next_does_not():
     # One of 0.6 GB of weights, two of moments; the file has no tokenizer.
     assert estimate.checkpoint / 4 / 3 == pytest.approx(148.7e6, rel=0.01)
     assert estimate.checkpoints == 4
+    assert estimate.trace.cache_info().misses == 4  # two batches, with and without checkpointing
 
 
 def test_what_cannot_be_known_is_asked_for():
