@@ -36,6 +36,12 @@ def pair(allowed: Callable[[Any], bool], rising: bool = True) -> Callable[[Any],
                           and (value[0] <= value[1] or not rising))
 
 
+def paths(value: Any) -> bool:
+    """A path, or a list of such."""
+    several = isinstance(value, (list, tuple)) and value
+    return all(isinstance(path, str) for path in (value if several else [value]))
+
+
 LEVELS = 'DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL'
 POSITIVE, SHARE = real(0, ends='()'), real(0, 1, '[]')
 # Names of keys, alone or behind the type, or the key, of what they are in; what their values may be, beside
@@ -69,7 +75,7 @@ VALUES = [
     ('seed shots_seed', lambda value: type(value) is int and 0 <= value < 2**32,
      'a whole number from 0 to 2**32 - 1'),
     ('data_root shards subset cache_dir work_dir load_from tokenizer pretrained Pretrained*.checkpoint',
-     each(lambda value: isinstance(value, str)), 'a path: write ./ before a name that is a number'),
+     paths, 'a path: write ./ before a name that is a number'),
     ('CAEViT.arch', lambda value: value in ARCHITECTURES, f'one of {", ".join(ARCHITECTURES)}'),
     ('log_level', lambda value: value in LEVELS, f'one of {", ".join(LEVELS)}'),
     ('resume amp by_epoch convert_to_iter_based shuffle drop_last',

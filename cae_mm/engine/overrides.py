@@ -42,6 +42,7 @@ def apply_options(cfg: Config, options: dict) -> None:
     check_keys(cfg, options, SHORT)
     old = {key: copy.deepcopy(cfg.get(key)) for key in SHORT}
     cfg.merge_from_dict(options)
+    check_values(Config({key: cfg[key] for key in SHORT if key in options}))  # before they are taken apart
     cfg.changes = []
     for key, put in SHORT.items():
         value = cfg.get(key)
@@ -81,12 +82,9 @@ def set_data_root(cfg: Config, key: str, old: dict) -> Counter:
     Several folders are read one after another, as one data set to train on.
 
     Raises:
-        ValueError: when it is no path, or of several folders something else than training would need one.
+        ValueError: when of several folders something else than training would need one.
     """
     roots = [cfg.data_root] if isinstance(cfg.data_root, str) else list(cfg.data_root)
-    if not roots or not all(isinstance(root, str) for root in roots):
-        raise ValueError(f'data_root={roots}: it has to be a path, or several: write ./ before a name that '
-                         'is a number')
     before, places = (old['data_root'] or '').rstrip('/'), Counter()
     if before and [root.rstrip('/') for root in roots] == [before]:
         cfg.data_root = old['data_root']  # the config's own: everything is in its place

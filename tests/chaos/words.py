@@ -71,8 +71,8 @@ WRONG = {
         randomness.seed=-1 randomness.seed=1.5 randomness.seed=abc randomness.seed=True
         randomness.seed=99999999999 randomness=3 auto_scale_lr.base_batch_size=0 resume=3 resume=auto
         load_from=5 load_from=[1] work_dir=5 work_dir=True data_root=5 data_root=[1,2] data_root=[5]
-        data_root=[] tokenizer=5 tokenizer=True default_scope=5 data_preprocessor.std=[0,0,0]
-        data_preprocessor.mean=abc""",
+        data_root=[] data_root=[[a]] shards=5 shards=[] shards=[5] shards=[[a]] tokenizer=5 tokenizer=True
+        default_scope=5 data_preprocessor.std=[0,0,0] data_preprocessor.mean=abc""",
     TOKENIZER: """
         model.num_codes=0 model.num_codes=abc model.hidden_dims=-1 model.weight=abc model.weight=nan
         model.temperature=[0,0] model.temperature=abc model.num_groups=0 model.blocks_per_group=0
